@@ -1,0 +1,48 @@
+# Two commands do everything on a fresh Debian machine with Python 3.11: `make demo`, `make test`.
+# Everything they make lies in .cache and .venv; `make clean` removes it.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.stamp-$(shell cat requirements/test.txt requirements/uv.txt | sha256sum | cut -c1-16)
+
+.PHONY: demo test lint check model lock bench clean help
+
+help:
+	@echo "make demo    build a set, install it on a sealed host, ask it a question"
+	@echo "make test    all tests, linters and type checks"
+	@echo "make lint    linters and type checks alone"
+	@echo "make bench   measurements next to peers (python -m benchmarks)"
+	@echo "make model   train and convert the demo model again"
+	@echo "make lock    resolve requirements/test.txt again"
+	@echo "make clean   remove .venv, .cache and build output"
+
+demo: $(STAMP)
+	@$(BIN)/python -m tools.demo
+
+test: $(STAMP)
+	@$(BIN)/python -m tools.run_tests
+
+lint: $(STAMP)
+	@$(BIN)/python -m tools.run_tests --lint-only
+
+bench: $(STAMP)
+	@$(BIN)/python -m benchmarks
+
+$(STAMP): requirements/test.txt requirements/uv.txt
+	@$(PYTHON) tools/make_environment.py $(VENV) $@
+
+lock:
+	@$(BIN)/uv pip compile -q --extra test --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header -o requirements/test.txt pyproject.toml
+	@echo "requirements/test.txt is up to date; commit it"
+
+model:
+	@$(PYTHON) -m venv .cache/model-venv
+	@.cache/model-venv/bin/pip install -q -r models/demo/requirements.txt
+	@cd models/demo && ../../.cache/model-venv/bin/python train.py
+	@cd models/demo && ../../.cache/model-venv/bin/python export_gguf.py
+	@cd models/demo && ../../.cache/model-venv/bin/python check.py
+
+clean:
+	rm -rf $(VENV) .cache build dist

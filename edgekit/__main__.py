@@ -1,0 +1,40 @@
+"""One program, several parts: the command line, and the daemons that systemd starts.
+
+`edgekit daemon NAME ...` is what units call; people call everything else. Nothing is imported
+before it is known to be needed, so that `edgekit --help` stays fast.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run the part that the first arguments name; returns the process's exit code."""
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["daemon"] and len(arguments) > 1:
+        return _run_daemon(arguments[1], arguments[2:])
+    from edgekit.cli.main import main as command_line
+
+    return command_line(arguments)
+
+
+def _run_daemon(name: str, arguments: list[str]) -> int:
+    if name == "gateway":
+        from edgekit.gateway import main as gateway
+
+        return gateway(arguments)
+    if name == "auditd":
+        from edgekit.auditd import main as auditd
+
+        return auditd(arguments)
+    if name == "engine":
+        from edgekit.supervisor import main as supervisor
+
+        return supervisor(arguments)
+    print(f"edgekit: no daemon named {name}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""The audit writer's loop: collect what waits on every connection, commit it once, answer."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import stat
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgekit.auditd.protocol import (
+    MAX_DATAGRAM_BYTES,
+    Wanted,
+    encode_ack,
+    encode_refusal,
+    parse_datagram,
+)
+from edgekit.core.audit_chain import AuditEvent
+from edgekit.errors import AuditError, AuditUnavailableError
+from edgekit.system.audit_log import AuditLog
+
+MAX_CONNECTIONS = 64
+MAX_BATCH = 512
+
+_UCRED = struct.Struct("3i")
+
+
+@dataclass(slots=True)
+class Peer:
+    """A connected client, the user it runs as (SO_PEERCRED), and answers it has yet to read.
+
+    While answers wait, nothing more is read from it, so they never exceed one batch.
+    """
+
+    sock: socket.socket
+    uid: int
+    answers: deque[bytes] = field(default_factory=deque)
+
+
+Item = tuple[Peer, Wanted]
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening SOCK_SEQPACKET socket, mode 0660. Replaces a stale socket, nothing else.
+
+    Call with the log's lock held: then no other writer can be alive behind an existing socket.
+    Raises AuditUnavailableError.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    old_mask = os.umask(0o117)  # born with its final mode: no moment in which others may connect
+    try:
+        if path.exists() and stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
+        sock.bind(str(path))
+        sock.listen(MAX_CONNECTIONS)
+    except OSError as error:
+        sock.close()
+        raise AuditUnavailableError(
+            "cannot listen on the audit socket", where=str(path), found=str(error)) from error
+    finally:
+        os.umask(old_mask)
+    return sock
+
+
+class Server:
+    """Serves one listener until `stopping` is readable or the log fails."""
+
+    def __init__(
+        self, log: AuditLog, listener: socket.socket, stopping: socket.socket, *,
+        ping: Callable[[], object], ping_every: float | None,
+    ) -> None:
+        self._log = log
+        self._listener = listener
+        self._stopping = stopping
+        self._ping = ping
+        self._ping_every = ping_every
+        self._peers: dict[int, Peer] = {}
+        self._selector = selectors.DefaultSelector()
+
+    def run(self) -> None:
+        """Serve. Raises AuditUnavailableError after answering everyone who waited."""
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._stopping, selectors.EVENT_READ)
+        next_ping = time.monotonic()
+        while True:
+            if self._ping_every is not None and time.monotonic() >= next_ping:
+                self._ping()
+                next_ping = time.monotonic() + self._ping_every
+            ready = {key.fd for key, _ in self._selector.select(self._ping_every)}
+            self._deliver(ready)
+            self._commit(self._collect(ready))
+            if self._listener.fileno() in ready:
+                self._accept()
+            if self._stopping.fileno() in ready:
+                return
+
+    def close(self) -> None:
+        """Close every connection."""
+        for peer in list(self._peers.values()):
+            self._drop(peer)
+        self._selector.close()
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return  # the client left between select and accept
+        if len(self._peers) >= MAX_CONNECTIONS:
+            sock.close()
+            return
+        sock.setblocking(False)
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        _pid, uid, _gid = _UCRED.unpack(raw)
+        self._peers[sock.fileno()] = Peer(sock, uid)
+        self._selector.register(sock, selectors.EVENT_READ)
+
+    def _drop(self, peer: Peer) -> None:
+        if self._peers.pop(peer.sock.fileno(), None) is not None:
+            self._selector.unregister(peer.sock)
+            peer.sock.close()
+
+    def _collect(self, ready: set[int]) -> list[Item]:
+        """What waits, at most MAX_BATCH; what stays in the sockets is taken next time round."""
+        items: list[Item] = []
+        for descriptor in ready & self._peers.keys():
+            peer = self._peers[descriptor]
+            while len(items) < MAX_BATCH and not peer.answers:
+                data = self._receive(peer)
+                if data is None:
+                    break
+                items.append((peer, parse_datagram(data, peer_uid=peer.uid)))
+        return items
+
+    def _receive(self, peer: Peer) -> bytes | None:
+        """One datagram, or None when none waits or the peer is gone. Too long reads as empty."""
+        try:
+            data, _, flags, _ = peer.sock.recvmsg(MAX_DATAGRAM_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            self._drop(peer)
+            return None
+        if flags & socket.MSG_TRUNC:
+            return b"{"  # no record: refused as such by the parser
+        if not data:
+            self._drop(peer)
+            return None
+        return data
+
+    def _commit(self, items: list[Item]) -> None:
+        """Group commit: one write and one sync for all, then each its answer."""
+        wanted: list[tuple[Peer, int, AuditEvent]] = []
+        for peer, wish in items:
+            if wish.event is None or wish.number is None:
+                self._answer(peer, encode_refusal(wish.number, wish.refusal))
+            else:
+                wanted.append((peer, wish.number, wish.event))
+        try:
+            numbers = self._log.append_batch([event for _, _, event in wanted])
+        except AuditError as error:
+            for peer, number, _ in wanted:
+                self._answer(peer, encode_refusal(number, error.message))
+            raise
+        for (peer, number, _), seq in zip(wanted, numbers, strict=True):
+            self._answer(peer, encode_ack(number, seq))
+
+    def _answer(self, peer: Peer, data: bytes) -> None:
+        if peer.sock.fileno() < 0:
+            return  # it left in the meantime
+        peer.answers.append(data)
+        if len(peer.answers) == 1:
+            self._flush(peer)
+
+    def _deliver(self, ready: set[int]) -> None:
+        for descriptor in ready & self._peers.keys():
+            if self._peers[descriptor].answers:
+                self._flush(self._peers[descriptor])
+
+    def _flush(self, peer: Peer) -> None:
+        """Send what the peer takes; wait for it to read the rest."""
+        try:
+            while peer.answers:
+                peer.sock.send(peer.answers[0])
+                peer.answers.popleft()
+        except BlockingIOError:
+            self._selector.modify(peer.sock, selectors.EVENT_WRITE)
+        except OSError:
+            self._drop(peer)
+        else:
+            self._selector.modify(peer.sock, selectors.EVENT_READ)

@@ -1,0 +1,156 @@
+"""Verbs of the isolated host: probe, plan, install, serve, status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgekit.cli.app import (
+    DeveloperOption,
+    FingerprintOption,
+    JsonOption,
+    RootOption,
+    SetArgument,
+)
+from edgekit.cli.progress import progress_listener
+from edgekit.cli.report import format_bytes, render_json
+from edgekit.core.host_layout import DEFAULT_LISTEN, HostLayout
+
+ListenOption = Annotated[
+    str, typer.Option("--listen", help="Address and port of the API; loopback unless said.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command("probe")(probe)
+    app.command("plan")(plan)
+    app.command("install")(install)
+    app.command("serve")(serve)
+    app.command("status")(status)
+
+
+def probe(root: RootOption = HostLayout.HOST) -> None:
+    """Print facts about this host as JSON, each with its source. Changes nothing."""
+    from edgekit.core.facts import report_table
+    from edgekit.operations.probe import probe_host
+
+    layout = HostLayout(root)
+    typer.echo(render_json(report_table(probe_host(places=(layout.state, layout.opt)))))
+
+
+def plan(
+    folders: SetArgument,
+    root: RootOption = HostLayout.HOST,
+    fingerprint: FingerprintOption = None,
+    insecure_developer_root: DeveloperOption = False,
+    listen: ListenOption = DEFAULT_LISTEN,
+    json_: JsonOption = False,
+) -> None:
+    """Show what install would do on this host, and why. Changes nothing."""
+    from edgekit.core.install_plan import plan_table
+    from edgekit.operations.install import InstallOptions
+    from edgekit.operations.install import plan as make_plan
+
+    options = InstallOptions(
+        tuple(folders), HostLayout(root), listen, fingerprint, insecure_developer_root
+    )
+    _, decided = make_plan(options)
+    table = plan_table(decided)
+    if json_:
+        typer.echo(render_json(table))
+        return
+    for model in table["models"]:
+        _print_candidates(model)
+    for number, step in enumerate(table["steps"], 1):
+        typer.echo(f"{number}. {step}")
+
+
+def _print_candidates(model: dict[str, Any]) -> None:
+    typer.echo(f"model {model['model']}")
+    for candidate in model["candidates"]:
+        mark = "->" if candidate["chosen"] else "  "
+        typer.echo(
+            f" {mark} {candidate['engine']} {candidate['quantization']}, {candidate['slots']} slots"
+            f" of {candidate['context']} tokens, {candidate['threads']} threads: "
+            f"{candidate['reason']}"
+        )
+    need = model["chosen"]["need"]
+    parts = ", ".join(
+        f"{name.replace('_', ' ')} {format_bytes(need[name])}"
+        for name in ("weights", "kv_cache", "compute", "output", "process")
+    )
+    typer.echo(f"    memory {format_bytes(need['total'])}: {parts}")
+
+
+def install(
+    folders: SetArgument,
+    root: RootOption = HostLayout.HOST,
+    fingerprint: FingerprintOption = None,
+    insecure_developer_root: DeveloperOption = False,
+    listen: ListenOption = DEFAULT_LISTEN,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as plan.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Verify a set, install it and answer a question with it, or leave the host as it was."""
+    from edgekit.operations.install import InstallOptions
+    from edgekit.operations.install import install as run_install
+
+    if dry_run:
+        plan(folders, root, fingerprint, insecure_developer_root, listen, json_)
+        return
+    options = InstallOptions(
+        tuple(folders), HostLayout(root), listen, fingerprint, insecure_developer_root
+    )
+    with progress_listener() as listener:
+        receipt = run_install(options, listener)
+    if json_:
+        typer.echo(render_json({**receipt.table(), "api_key": receipt.api_key}))
+        return
+    if receipt.already_installed:
+        typer.echo(f"already installed: {receipt.generation}")
+        return
+    typer.echo(f"installed  {receipt.generation}")
+    typer.echo(f"serves     http://{receipt.listen}  (OpenAI: /v1, Ollama: /api)")
+    typer.echo("took       " + ", ".join(f"{k} {v:.1f} s" for k, v in receipt.seconds.items()))
+    if receipt.api_key:
+        typer.echo(f"api key    {receipt.api_key}")
+        typer.echo("           shown once; only its hash is kept", err=True)
+
+
+def serve(root: RootOption) -> None:
+    """Run an installation made with --root in the foreground until Ctrl-C."""
+    from edgekit.operations.serve import serve as run_serve
+
+    def ready(listen: str) -> None:
+        typer.echo(f"serving on http://{listen}, stop with Ctrl-C")
+
+    run_serve(HostLayout(root.resolve()), ready)
+
+
+def status(root: RootOption = HostLayout.HOST, json_: JsonOption = False) -> None:
+    """Show what is installed here, who vouches for it, and whether it answers."""
+    from edgekit.operations.status import host_status
+
+    table = host_status(HostLayout(Path(root).resolve()))
+    if json_:
+        typer.echo(render_json(table))
+        return
+    typer.echo(f"generation  {table['generation']}")
+    typer.echo(
+        f"api         http://{table['listen']}  "
+        f"{'answers' if table['alive'] else 'DOES NOT ANSWER'}"
+    )
+    for model in table["models"]:
+        typer.echo(
+            f"model       {model['name']}  {model['quantization']}, {model['context']} tokens"
+        )
+    floor = table["floor"]
+    typer.echo(
+        f"floor       epoch {floor['epoch']}, sequence {floor['sequence']}, policy "
+        f"{table['policy']}"
+    )
+    if table["developer_root"]:
+        typer.echo("WARNING: this host trusts a DEVELOPER root; for demonstrations only", err=True)

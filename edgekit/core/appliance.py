@@ -1,0 +1,168 @@
+"""The settings an installed generation runs on: written by `install`, read by its daemons.
+
+`appliance.json` (schema `edgekit.appliance/1`) lies in the generation's folder. It is derived from
+verified content and the plan; the daemons trust it as they trust their own program files.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgekit.core.digest import Digest
+from edgekit.core.fields import Fields
+from edgekit.core.names import NAME_PATTERN
+from edgekit.core.strict_json import parse_strict
+
+SCHEMA = "edgekit.appliance/1"
+MAX_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model as the API shows it. Sizes in bytes, context in tokens per request, time in Unix s."""
+
+    name: str
+    engine: str
+    digest: str
+    size: int
+    format: str
+    family: str
+    parameter_size: str
+    quantization: str
+    context: int
+    license: str
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """A weights file on this host and what it must hash to before every engine start."""
+
+    path: str
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryCheck:
+    """A prompt and a text that a greedy answer must contain."""
+
+    model: str
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How the supervisor starts one engine. `start_timeout_s` bounds load plus first answer."""
+
+    name: str
+    kind: str
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    socket: str
+    slots: int
+    context: int
+    start_timeout_s: int
+    weights: tuple[WeightsFile, ...]
+    canaries: tuple[CanaryCheck, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Appliance:
+    """Everything gateway, audit writer and supervisor need to know. `listen` is `address:port`."""
+
+    name: str
+    version: str
+    generation: str
+    listen: str
+    audit_socket: str
+    models: tuple[ServedModel, ...]
+    engines: tuple[EngineSettings, ...]
+
+    def engine(self, name: str) -> EngineSettings:
+        """Settings of one engine. Raises KeyError: names come from this same file."""
+        return next(engine for engine in self.engines if engine.name == name)
+
+
+def encode_appliance(appliance: Appliance) -> bytes:
+    """Readable deterministic JSON."""
+    table: dict[str, Any] = {"schema": SCHEMA, **asdict(appliance)}
+    for engine in table["engines"]:
+        engine["environment"] = dict(engine["environment"])
+    return json.dumps(table, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def parse_appliance(data: bytes) -> Appliance:
+    """Bytes of appliance.json to settings. Raises FormatError."""
+    fields = Fields(parse_strict(data, max_bytes=MAX_BYTES, what="appliance.json"))
+    fields.text("schema", choices=(SCHEMA,))
+    appliance = Appliance(
+        name=fields.text("name", pattern=NAME_PATTERN),
+        version=fields.text("version"),
+        generation=fields.text("generation"),
+        listen=fields.text("listen"),
+        audit_socket=fields.text("audit_socket", max_length=107),
+        models=tuple(_served_model(f) for f in fields.items("models", max_items=64)),
+        engines=tuple(_engine(f) for f in fields.items("engines", max_items=16)),
+    )
+    fields.finish()
+    return appliance
+
+
+def _served_model(fields: Fields) -> ServedModel:
+    model = ServedModel(
+        name=fields.text("name", pattern=NAME_PATTERN),
+        engine=fields.text("engine"),
+        digest=str(Digest.parse(fields.text("digest"))),
+        size=fields.integer("size", low=0, high=1 << 50),
+        format=fields.text("format"),
+        family=fields.text("family"),
+        parameter_size=fields.text("parameter_size"),
+        quantization=fields.text("quantization"),
+        context=fields.integer("context", low=1, high=1 << 24),
+        license=fields.text("license"),
+        created=fields.integer("created", low=0, high=1 << 40),
+    )
+    fields.finish()
+    return model
+
+
+def _engine(fields: Fields) -> EngineSettings:
+    environment = fields.mapping("environment")
+    engine = EngineSettings(
+        name=fields.text("name", pattern=NAME_PATTERN),
+        kind=fields.text("kind"),
+        argv=fields.texts("argv", max_items=200, max_length=4096),
+        environment=tuple(sorted((str(k), str(v)) for k, v in environment.items())),
+        socket=fields.text("socket", max_length=107),
+        slots=fields.integer("slots", low=1, high=4096),
+        context=fields.integer("context", low=1, high=1 << 26),
+        start_timeout_s=fields.integer("start_timeout_s", low=1, high=86400),
+        weights=tuple(_weights(f) for f in fields.items("weights", max_items=1000)),
+        canaries=tuple(_canary(f) for f in fields.items("canaries", max_items=64)),
+    )
+    fields.finish()
+    return engine
+
+
+def _weights(fields: Fields) -> WeightsFile:
+    weights = WeightsFile(
+        path=fields.text("path", max_length=4096),
+        digest=str(Digest.parse(fields.text("digest"))),
+        size=fields.integer("size", low=0, high=1 << 50),
+    )
+    fields.finish()
+    return weights
+
+
+def _canary(fields: Fields) -> CanaryCheck:
+    canary = CanaryCheck(
+        model=fields.text("model"),
+        prompt=fields.text("prompt", max_length=1000),
+        answer=fields.text("answer", max_length=1000),
+    )
+    fields.finish()
+    return canary

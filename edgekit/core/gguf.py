@@ -1,0 +1,277 @@
+"""A bounded reader of GGUF headers: metadata and tensor table, never tensor data.
+
+Engines have crashed, leaked and worse on lying headers (CVE-2026-7482, CVE-2025-53630), so every
+count, length, offset and product is checked here before a native parser sees the file. Format:
+ggml docs/gguf.md, versions 2 and 3, little endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgekit.errors import WeightsError
+
+MAX_KEYS = 4096
+MAX_TENSORS = 65_536
+MAX_STRING_BYTES = 4 << 20
+MAX_ARRAY_ITEMS = 4 << 20
+MAX_HEADER_BYTES = 256 << 20
+MAX_DIMENSIONS = 4
+
+_SCALARS = {
+    0: "<B",
+    1: "<b",
+    2: "<H",
+    3: "<h",
+    4: "<I",
+    5: "<i",
+    6: "<f",
+    10: "<Q",
+    11: "<q",
+    12: "<d",
+}
+_BOOL, _STRING, _ARRAY = 7, 8, 9
+
+TENSOR_TYPES = {
+    0: ("F32", 1, 4),
+    1: ("F16", 1, 2),
+    2: ("Q4_0", 32, 18),
+    3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34),
+    9: ("Q8_1", 32, 36),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
+    15: ("Q8_K", 256, 292),
+    16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18),
+    21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136),
+    24: ("I8", 1, 1),
+    25: ("I16", 1, 2),
+    26: ("I32", 1, 4),
+    27: ("I64", 1, 8),
+    28: ("F64", 1, 8),
+    29: ("IQ1_M", 256, 56),
+    30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66),
+    39: ("MXFP4", 32, 17),
+}
+"""ggml type number: name, elements per block, bytes per block (ggml.c type traits)."""
+
+
+class ByteReader(Protocol):
+    """Reads exactly `count` bytes or fewer at the end of the file."""
+
+    def read(self, count: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor's name, dimensions, type name, offset in the data part, and size in bytes."""
+
+    name: str
+    dimensions: tuple[int, ...]
+    type: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class GgufHeader:
+    """A checked header. `metadata` holds scalars and strings; arrays are kept as their length."""
+
+    metadata: dict[str, int | float | bool | str]
+    array_lengths: dict[str, int]
+    tensors: tuple[Tensor, ...]
+    data_offset: int
+
+    def text(self, key: str, default: str = "") -> str:
+        """A string value, or the default."""
+        value = self.metadata.get(key, default)
+        return value if isinstance(value, str) else default
+
+    def integer(self, key: str, default: int = 0) -> int:
+        """A non-negative integer value, or the default."""
+        value = self.metadata.get(key, default)
+        return value if type(value) is int and value >= 0 else default
+
+    def parameter_count(self) -> int:
+        """Number of weights in all tensors."""
+        total = 0
+        for tensor in self.tensors:
+            count = 1
+            for dimension in tensor.dimensions:
+                count *= dimension
+            total += count
+        return total
+
+    def shape(self) -> dict[str, int]:
+        """The integers planning needs, in elements (names follow research: serving, 3.1)."""
+        arch = self.text("general.architecture")
+        heads = self.integer(f"{arch}.attention.head_count")
+        width = self.integer(f"{arch}.embedding_length")
+        head_width = width // heads if heads else 0
+        return {
+            "layers": self.integer(f"{arch}.block_count"),
+            "width": width,
+            "ffn": self.integer(f"{arch}.feed_forward_length"),
+            "heads": heads,
+            "kv_heads": self.integer(f"{arch}.attention.head_count_kv", heads),
+            "key_width": self.integer(f"{arch}.attention.key_length", head_width),
+            "value_width": self.integer(f"{arch}.attention.value_length", head_width),
+            "context": self.integer(f"{arch}.context_length"),
+            "vocabulary": self.array_lengths.get("tokenizer.ggml.tokens", 0),
+        }
+
+
+def read_gguf_header(file: ByteReader, file_size: int, name: str) -> GgufHeader:
+    """Read and check a header; `file_size` in bytes is what every offset must stay inside.
+
+    Raises WeightsError that names the file and what is wrong.
+    """
+    reader = _Reader(file, name)
+    try:
+        return _header(reader, file_size)
+    except (struct.error, UnicodeDecodeError, OverflowError) as error:
+        raise reader.fail(f"header is cut short or malformed ({error})") from error
+
+
+class _Reader:
+    def __init__(self, file: ByteReader, name: str) -> None:
+        self._file = file
+        self._name = name
+        self.position = 0
+
+    def fail(self, problem: str) -> WeightsError:
+        return WeightsError(
+            f"not a usable GGUF file: {problem}", where=self._name, found=f"at byte {self.position}"
+        )
+
+    def bytes(self, count: int) -> bytes:
+        if self.position + count > MAX_HEADER_BYTES:
+            raise self.fail("header is too large")
+        data = self._file.read(count)
+        if len(data) != count:
+            raise self.fail("file ends inside the header")
+        self.position += count
+        return data
+
+    def number(self, code: str) -> int:
+        value: int = struct.unpack(code, self.bytes(struct.calcsize(code)))[0]
+        return value
+
+    def bounded(self, limit: int, what: str) -> int:
+        value = self.number("<Q")
+        if value > limit:
+            raise self.fail(f"{what} {value} is above {limit}")
+        return value
+
+    def string(self) -> str:
+        return self.bytes(self.bounded(MAX_STRING_BYTES, "string length")).decode("utf-8")
+
+
+def _header(reader: _Reader, file_size: int) -> GgufHeader:
+    if reader.bytes(4) != b"GGUF":
+        raise reader.fail("wrong magic")
+    version = reader.number("<I")
+    if version not in (2, 3):
+        raise reader.fail(f"version {version} is not 2 or 3")
+    tensor_count = reader.bounded(MAX_TENSORS, "tensor count")
+    key_count = reader.bounded(MAX_KEYS, "key count")
+    metadata, lengths = _metadata(reader, key_count)
+    raw = [_tensor(reader) for _ in range(tensor_count)]
+    alignment = metadata.get("general.alignment", 32)
+    if type(alignment) is not int or not 8 <= alignment <= 65536 or alignment & (alignment - 1):
+        raise reader.fail("alignment is not a power of two from 8 to 65536")
+    data_offset = -(-reader.position // alignment) * alignment
+    _check_tensors(reader, raw, alignment, file_size - data_offset)
+    return GgufHeader(metadata, lengths, tuple(raw), data_offset)
+
+
+def _metadata(
+    reader: _Reader, count: int
+) -> tuple[dict[str, int | float | bool | str], dict[str, int]]:
+    metadata: dict[str, int | float | bool | str] = {}
+    lengths: dict[str, int] = {}
+    for _ in range(count):
+        key = reader.string()
+        if key in metadata or key in lengths or not key or len(key) > 256:
+            raise reader.fail(f"key {key[:60]!r} is empty, too long or there twice")
+        kind = reader.number("<I")
+        if kind == _ARRAY:
+            lengths[key] = _skip_array(reader)
+        else:
+            metadata[key] = _scalar(reader, kind)
+    return metadata, lengths
+
+
+def _scalar(reader: _Reader, kind: int) -> int | float | bool | str:
+    if kind == _STRING:
+        return reader.string()
+    if kind == _BOOL:
+        return reader.number("<B") != 0
+    if kind not in _SCALARS:
+        raise reader.fail(f"value type {kind} does not exist")
+    value: int | float = struct.unpack(
+        _SCALARS[kind], reader.bytes(struct.calcsize(_SCALARS[kind]))
+    )[0]
+    return value
+
+
+def _skip_array(reader: _Reader) -> int:
+    """Check an array's items and return their number; nested arrays are refused."""
+    kind = reader.number("<I")
+    count = reader.bounded(MAX_ARRAY_ITEMS, "array length")
+    if kind == _STRING:
+        for _ in range(count):
+            reader.bytes(reader.bounded(MAX_STRING_BYTES, "string length"))
+    elif kind == _BOOL or kind in _SCALARS:
+        width = 1 if kind == _BOOL else struct.calcsize(_SCALARS[kind])
+        reader.bytes(width * count)
+    else:
+        raise reader.fail(f"array of type {kind}")
+    return count
+
+
+def _tensor(reader: _Reader) -> Tensor:
+    name = reader.string()
+    rank = reader.number("<I")
+    if not 1 <= rank <= MAX_DIMENSIONS or len(name) > 128:
+        raise reader.fail(f"tensor {name[:60]!r} has {rank} dimensions")
+    dimensions = tuple(reader.bounded(1 << 40, "dimension") for _ in range(rank))
+    kind = reader.number("<I")
+    offset = reader.bounded(1 << 50, "tensor offset")
+    if kind not in TENSOR_TYPES:
+        raise reader.fail(f"tensor {name!r} has unknown type {kind}")
+    type_name, block, block_bytes = TENSOR_TYPES[kind]
+    elements = 1
+    for dimension in dimensions:
+        elements *= dimension
+    if elements == 0 or dimensions[0] % block:
+        raise reader.fail(f"tensor {name!r} has an impossible shape for {type_name}")
+    return Tensor(name, dimensions, type_name, offset, elements // block * block_bytes)
+
+
+def _check_tensors(reader: _Reader, tensors: list[Tensor], alignment: int, data_bytes: int) -> None:
+    """Names are unique; data is aligned, inside the file, and no two tensors overlap."""
+    if len({tensor.name for tensor in tensors}) != len(tensors):
+        raise reader.fail("two tensors have the same name")
+    end = 0
+    for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
+        if tensor.offset % alignment or tensor.offset < end:
+            raise reader.fail(f"tensor {tensor.name!r} is misaligned or overlaps another")
+        end = tensor.offset + tensor.size
+        if end > data_bytes:
+            raise reader.fail(f"tensor {tensor.name!r} reaches beyond the end of the file")

@@ -1,0 +1,110 @@
+"""Where things lie on the isolated host (design: appliance). Paths only; nothing is touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from edgekit.core.digest import Digest
+
+
+DEFAULT_LISTEN = "127.0.0.1:11434"
+"""Ollama's own address: clients find the appliance where they expect it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostLayout:
+    """All of edgekit's places below a root; `/` on a real host, a folder for a private install."""
+
+    HOST: ClassVar[Path] = Path("/")
+
+    root: Path
+
+    @property
+    def is_private(self) -> bool:
+        """True for an install into a folder, which no systemd knows about."""
+        return self.root != Path("/")
+
+    @property
+    def opt(self) -> Path:
+        """Installed releases."""
+        return self.root / "opt/edgekit"
+
+    @property
+    def generations(self) -> Path:
+        """One folder per installed release."""
+        return self.opt / "generations"
+
+    @property
+    def current(self) -> Path:
+        """The link that says which generation serves."""
+        return self.opt / "current"
+
+    @property
+    def state(self) -> Path:
+        """Everything that outlives a release."""
+        return self.root / "var/lib/edgekit"
+
+    @property
+    def staging(self) -> Path:
+        """Private folders of copies under way; the only place written before verification ends."""
+        return self.state / "staging"
+
+    @property
+    def trust(self) -> Path:
+        """Trusted root and floor."""
+        return self.state / "trust"
+
+    @property
+    def audit(self) -> Path:
+        """The audit log."""
+        return self.state / "audit"
+
+    @property
+    def configuration(self) -> Path:
+        """Keys and settings of the site."""
+        return self.root / "etc/edgekit"
+
+    @property
+    def api_keys(self) -> Path:
+        """Hashed API keys."""
+        return self.configuration / "api-keys.json"
+
+    @property
+    def local_key(self) -> Path:
+        """The clear API key of this host's root user, mode 0600; for `run` and health checks."""
+        return self.configuration / "local.key"
+
+    @property
+    def units(self) -> Path:
+        """Where the host's systemd looks for units."""
+        return self.root / "etc/systemd/system"
+
+    @property
+    def run(self) -> Path:
+        """Locks and, in a private install, sockets."""
+        return self.root / "run/edgekit"
+
+    @property
+    def lock(self) -> Path:
+        """Held by whatever changes this host."""
+        return self.run / "lock"
+
+    def audit_socket(self) -> Path:
+        """The audit writer's socket."""
+        return (self.run if self.is_private else self.root / "run/edgekit-auditd") / "audit.sock"
+
+    def engine_socket(self, name: str) -> Path:
+        """An engine's socket."""
+        if self.is_private:
+            return self.run / f"engine-{name}.sock"
+        return self.root / f"run/edgekit-engine-{name}" / "engine.sock"
+
+    def generation(self, identity: str) -> Path:
+        """The folder of one installed release."""
+        return self.generations / identity
+
+    def blob(self, digest: Digest) -> Path:
+        """Where a blob lies, once, whatever uses it."""
+        return self.state / "blobs" / digest.algorithm / digest.value

@@ -1,0 +1,304 @@
+"""What an installation will do, as data: `plan` prints it, `install` executes the same object.
+
+Pure. The order of the steps is the order of the invariants I1 to I10 in bundle-v1 section 11.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgekit.core.appliance import (
+    Appliance,
+    CanaryCheck,
+    EngineSettings,
+    ServedModel,
+    WeightsFile,
+)
+from edgekit.core.digest import Digest
+from edgekit.core.facts import HostReport
+from edgekit.core.host_layout import HostLayout
+from edgekit.core.planner import BATCH_TOKENS, MIB, Selection, selection_table
+from edgekit.core.release import CarriedImage, Entry, Manifest
+from edgekit.core.trust import ReleaseStatement
+from edgekit.core.units import escape_argument, render_unit
+from edgekit.errors import IncompatibleHostError, InsufficientError
+
+TREE_ROLES = ("runtime", "engine", "license", "document")
+"""Entries that become files of the generation; the others are used where the blob lies."""
+
+DISK_HEADROOM_BYTES = 64 * MIB
+MIN_SYSTEMD = 249
+ENGINE_UNIT = "edgekit-engine.service"
+START_TIMEOUT_S = 300
+MEMORY_MARGIN_PERCENT = 25
+
+
+@dataclass(frozen=True, slots=True)
+class InstallPlan:
+    """One installation: everything `install` needs to act without deciding anything.
+
+    `missing` are the blobs to copy from the medium, `copy_bytes` their sum in bytes, `units` the
+    unit files by name, `previous` the generation that serves now.
+    """
+
+    generation: str
+    statement: ReleaseStatement
+    layout: HostLayout
+    appliance: Appliance
+    selections: tuple[Selection, ...]
+    tree: tuple[Entry, ...]
+    blobs: tuple[Digest, ...]
+    missing: tuple[Digest, ...]
+    copy_bytes: int
+    disk_needs: tuple[tuple[str, int], ...]
+    units: tuple[tuple[str, str], ...]
+    images: tuple[CarriedImage, ...]
+    previous: str | None
+
+    def steps(self) -> tuple[str, ...]:
+        """The plan in words, in the order it is carried out."""
+        words = [
+            f"copy and verify {len(self.missing)} blobs, {self.copy_bytes / MIB:.1f} MiB",
+            f"build generation {self.generation}, {len(self.tree)} files",
+        ]
+        words += [f"load container image {image.reference}" for image in self.images]
+        if self.units:
+            words.append("link units " + ", ".join(name for name, _ in self.units))
+        words += [
+            f"switch from {self.previous or 'nothing'} to {self.generation}",
+            f"start, listen on {self.appliance.listen}, and ask "
+            f"{sum(len(engine.canaries) for engine in self.appliance.engines)} known questions",
+            f"raise the floor to epoch {self.statement.epoch}, sequence {self.statement.sequence}",
+        ]
+        return tuple(words)
+
+
+def plan_install(
+    *,
+    manifest: Manifest,
+    statement: ReleaseStatement,
+    selections: tuple[Selection, ...],
+    report: HostReport,
+    layout: HostLayout,
+    templates: dict[str, str],
+    present: frozenset[Digest],
+    listen: str,
+    previous: str | None,
+) -> InstallPlan:
+    """Decide everything. `present` are blobs the host already holds.
+
+    Raises InsufficientError (disk) or IncompatibleHostError (systemd).
+    """
+    generation = statement.generation
+    weights = _chosen_weights(manifest, selections)
+    images = manifest.images
+    tree = tuple(entry for entry in manifest.entries if entry.role in TREE_ROLES)
+    used = {entry.digest: entry.size for entry in (*tree, *weights, *_image_entries(manifest))}
+    missing = tuple(sorted(digest for digest in used if digest not in present))
+    appliance = _appliance(manifest, statement, selections, layout, listen)
+    disk_needs = _disk_needs(layout, used, missing, tree)
+    _check_disks(report, disk_needs)
+    units = () if layout.is_private else _units(appliance, selections, layout, report, templates)
+    return InstallPlan(
+        generation=generation,
+        statement=statement,
+        layout=layout,
+        appliance=appliance,
+        selections=selections,
+        tree=tree,
+        blobs=tuple(sorted(used)),
+        missing=missing,
+        copy_bytes=sum(used[digest] for digest in missing),
+        disk_needs=disk_needs,
+        units=units,
+        images=images,
+        previous=previous,
+    )
+
+
+def _chosen_weights(manifest: Manifest, selections: tuple[Selection, ...]) -> list[Entry]:
+    return [manifest.entry(path) for chosen in selections for path in chosen.variant.files]
+
+
+def _image_entries(manifest: Manifest) -> list[Entry]:
+    return [manifest.entry(path) for image in manifest.images for path in image.blobs]
+
+
+def _disk_needs(
+    layout: HostLayout,
+    used: dict[Digest, int],
+    missing: tuple[Digest, ...],
+    tree: tuple[Entry, ...],
+) -> tuple[tuple[str, int], ...]:
+    """(place, peak bytes): one copy of what is missing, and what cannot be hard-linked."""
+    executables = sum(entry.size for entry in tree if entry.executable)
+    return (
+        (str(layout.state), sum(used[digest] for digest in missing) + DISK_HEADROOM_BYTES),
+        (str(layout.opt), executables + DISK_HEADROOM_BYTES),
+    )
+
+
+def _check_disks(report: HostReport, needs: tuple[tuple[str, int], ...]) -> None:
+    for place, needed in needs:
+        disk = report.disk(place)
+        if disk.free.value is not None and disk.free.value < needed:
+            raise InsufficientError(
+                "not enough free disk",
+                where=place,
+                needed=f"{-(-needed // MIB)} MiB",
+                found=f"{disk.free.value // MIB} MiB",
+                hint=f"free {-(-(needed - disk.free.value) // MIB)} MiB there, then run the same "
+                "command again",
+            )
+        if disk.read_only.value:
+            raise IncompatibleHostError(
+                "the file system is read-only",
+                where=place,
+                hint="mount it writable, or give another --root",
+            )
+
+
+def _appliance(
+    manifest: Manifest,
+    statement: ReleaseStatement,
+    selections: tuple[Selection, ...],
+    layout: HostLayout,
+    listen: str,
+) -> Appliance:
+    return Appliance(
+        name=manifest.name,
+        version=manifest.version,
+        generation=statement.generation,
+        listen=listen,
+        audit_socket=str(layout.audit_socket()),
+        models=tuple(_served_model(manifest, chosen) for chosen in selections),
+        engines=tuple(
+            _engine(manifest, chosen, layout, statement.generation) for chosen in selections
+        ),
+    )
+
+
+def _served_model(manifest: Manifest, selection: Selection) -> ServedModel:
+    variant, model = selection.variant, selection.model
+    return ServedModel(
+        name=model.name,
+        engine=model.name,
+        digest=str(manifest.entry(variant.files[0]).digest),
+        size=variant.bytes,
+        format=variant.format,
+        family=model.family,
+        parameter_size=format_parameters(model.parameter_count),
+        quantization=variant.quantization,
+        context=selection.chosen.context,
+        license=model.license,
+        created=manifest.created,
+    )
+
+
+def _engine(
+    manifest: Manifest, selection: Selection, layout: HostLayout, generation: str
+) -> EngineSettings:
+    model, chosen, pack = selection.model, selection.chosen, selection.pack
+    entries = [manifest.entry(path) for path in selection.variant.files]
+    socket = layout.engine_socket(model.name)
+    program = layout.generation(generation) / str(pack.program)
+    argv = (
+        str(program),
+        "--model",
+        str(layout.blob(entries[0].digest)),
+        "--alias",
+        model.name,
+        "--socket",
+        str(socket),
+        "--ctx-size",
+        str(chosen.context * chosen.slots),
+        "--parallel",
+        str(chosen.slots),
+        "--threads",
+        str(chosen.threads),
+        "--batch-size",
+        str(BATCH_TOKENS),
+        "--ubatch-size",
+        str(BATCH_TOKENS),
+    )
+    return EngineSettings(
+        name=model.name,
+        kind=pack.kind,
+        argv=argv,
+        environment=(),
+        socket=str(socket),
+        slots=chosen.slots,
+        context=chosen.context,
+        start_timeout_s=START_TIMEOUT_S,
+        weights=tuple(
+            WeightsFile(str(layout.blob(entry.digest)), str(entry.digest), entry.size)
+            for entry in entries
+        ),
+        canaries=tuple(
+            CanaryCheck(model.name, prompt, answer) for prompt, answer in model.canaries
+        ),
+    )
+
+
+def _units(
+    appliance: Appliance,
+    selections: tuple[Selection, ...],
+    layout: HostLayout,
+    report: HostReport,
+    templates: dict[str, str],
+) -> tuple[tuple[str, str], ...]:
+    version = report.system.systemd.value
+    if version is None or version < MIN_SYSTEMD:
+        raise IncompatibleHostError(
+            "this host's systemd is too old or missing",
+            needed=f"systemd {MIN_SYSTEMD}",
+            found=str(version or "none"),
+            hint="edgekit install SET --root DIR",
+        )
+    generation = layout.generation(appliance.generation)
+    values = {
+        "GENERATION": str(generation),
+        "RUNTIME": str(generation / "runtime/edgekit"),
+        "APPLIANCE": str(generation / "appliance.json"),
+        "LISTEN": appliance.listen,
+        "API_KEYS": str(layout.api_keys),
+        "AUDIT_SOCKET": appliance.audit_socket,
+        "BLOBS": str(layout.state / "blobs"),
+        "ENGINES": " ".join(f"edgekit-engine@{e.name}.service" for e in appliance.engines),
+    }
+    units = {
+        name: render_unit(text, values) for name, text in templates.items() if name != ENGINE_UNIT
+    }
+    for selection in selections:
+        name = selection.model.name
+        assert selection.chosen.need is not None
+        limit = selection.chosen.need.total * (100 + MEMORY_MARGIN_PERCENT) // 100 + 64 * MIB
+        units[f"edgekit-engine@{name}.service"] = render_unit(
+            templates[ENGINE_UNIT],
+            values | {"NAME": name, "ARGUMENT": escape_argument(name), "MEMORY_MAX": str(limit)},
+        )
+    return tuple(sorted(units.items()))
+
+
+def format_parameters(count: int) -> str:
+    """A parameter count as Ollama prints it: 3.2M, 8.0B."""
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if count >= size:
+            return f"{count / size:.1f}{letter}"
+    return str(count)
+
+
+def plan_table(plan: InstallPlan) -> dict[str, Any]:
+    """The plan as plain JSON values (`edgekit.plan/1`)."""
+    return {
+        "schema": "edgekit.plan/1",
+        "generation": plan.generation,
+        "previous": plan.previous or "",
+        "listen": plan.appliance.listen,
+        "copy_bytes": plan.copy_bytes,
+        "disk": [{"place": place, "needed_bytes": needed} for place, needed in plan.disk_needs],
+        "models": [selection_table(selection) for selection in plan.selections],
+        "units": [name for name, _ in plan.units],
+        "steps": list(plan.steps()),
+    }

@@ -1,0 +1,313 @@
+"""Recipes: the TOML that says what goes into a bundle. Schema in docs/reference/recipe.md.
+
+`parse_recipe` is strict: unknown keys, wrong types and out-of-range values are RecipeErrors that
+name the file, the dotted key and its line.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import Any
+
+from edgekit.core.fields import Fields
+from edgekit.core.names import NAME_PATTERN, RelPath
+from edgekit.errors import EdgekitError, FormatError, RecipeError
+
+MAX_RECIPE_BYTES = 1 << 20
+VERSION_PATTERN = r"[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}(?:-[a-z0-9.]{1,30})?"
+ARCHITECTURES = ("x86_64", "aarch64")
+VARIANT_FORMATS = ("gguf", "safetensors")
+ENGINE_PROVIDERS = {"llama.cpp": ("wheel",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The hosts this bundle is for: machine architecture, newest C library, Python of the wheels."""
+
+    arch: str
+    glibc: tuple[int, int]
+    python: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSource:
+    """Weights in a local folder, relative to the recipe's own folder unless absolute."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class HubSource:
+    """Weights in a Hugging Face repository at a revision (branch, tag or commit)."""
+
+    repository: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One quantisation or format of a model's weights. `files` are paths below the source."""
+
+    format: str
+    quantization: str
+    source: FolderSource | HubSource
+    files: tuple[RelPath, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A prompt whose greedy answer is known; `answer` must occur in the reply."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecipe:
+    """A model (AI weights) with its variants; `context` is the context wanted, in tokens per slot."""
+
+    name: str
+    context: int
+    license: str
+    variants: tuple[Variant, ...]
+    canaries: tuple[Canary, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRecipe:
+    """An engine to carry. `package` is the pinned requirement that the provider fetches."""
+
+    kind: str
+    provider: str
+    package: str
+
+
+@dataclass(frozen=True, slots=True)
+class WheelsRecipe:
+    """A wheelhouse: exact requirements resolved for the target, wheels only."""
+
+    name: str
+    requirements: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecipe:
+    """A container image by reference; the lock resolves it to digests for the target's arch."""
+
+    name: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A whole recipe. (epoch, sequence) orders releases; version is for people."""
+
+    name: str
+    version: str
+    epoch: int
+    sequence: int
+    description: str
+    digest_algorithm: str
+    target: Target
+    users: int
+    models: tuple[ModelRecipe, ...]
+    engines: tuple[EngineRecipe, ...]
+    wheels: tuple[WheelsRecipe, ...]
+    images: tuple[ImageRecipe, ...]
+
+
+def parse_recipe(data: bytes, *, file: str) -> Recipe:
+    """TOML bytes to a Recipe. `file` is how messages call it. Raises RecipeError."""
+    if len(data) > MAX_RECIPE_BYTES:
+        raise RecipeError("recipe is too large", where=file, needed=f"{MAX_RECIPE_BYTES} bytes")
+    try:
+        text = data.decode("utf-8")
+        table = tomllib.loads(text)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError("recipe is not valid TOML", where=file, found=str(error)) from error
+
+    def fail(message: str, path: str) -> EdgekitError:
+        line = find_line(text, path)
+        return RecipeError(message, where=f"{file}, key {path}, line {line}")
+
+    try:
+        return _recipe(Fields(table, error=fail))
+    except RecipeError:
+        raise
+    except FormatError as error:
+        raise RecipeError(error.message, where=file, found=error.found) from error
+
+
+def find_line(text: str, path: str) -> int:
+    """The line on which a dotted key such as `model[1].variant[0].format` most likely stands.
+
+    tomllib keeps no positions, so the text is walked: table headers are counted, then the key is
+    searched below its header. Falls back to the header's line, then to 1.
+    """
+    parts = re.findall(r"([^.\[\]]+)(?:\[(\d+)\])?", path)
+    lines = text.splitlines()
+    position, end = 0, len(lines)
+    prefix: list[str] = []
+    for name, index in parts[:-1] if parts else []:
+        prefix.append(name)
+        header = re.compile(r"\s*\[\[?\s*" + r"\s*\.\s*".join(map(re.escape, prefix)) + r"\s*\]")
+        hits = [i for i in range(position, end) if header.match(lines[i])]
+        wanted = int(index or 0)
+        if wanted < len(hits):
+            position = hits[wanted]
+            end = hits[wanted + 1] if wanted + 1 < len(hits) else end
+    if not parts:
+        return 1
+    last, index = parts[-1]
+    if index:
+        dotted = r"\s*\.\s*".join(map(re.escape, [*prefix, last]))
+        header = re.compile(rf"\s*\[\[\s*{dotted}\s*\]")
+        hits = [i for i in range(position, end) if header.match(lines[i])]
+        if int(index) < len(hits):
+            return hits[int(index)] + 1
+    name = re.escape(last)
+    key = re.compile(rf"[\s{{,]*\"?{name}\"?\s*=|\s*\[\[?\s*(?:.*\.)?{name}\s*\]")
+    anywhere = re.compile(rf"\b{name}\b\s*=")
+    for pattern in (key.match, anywhere.search):
+        for number in range(position, end):
+            if pattern(lines[number]):
+                return number + 1
+    return position + 1
+
+
+def _recipe(fields: Fields) -> Recipe:
+    fields.integer("format", low=1, high=1)
+    recipe = Recipe(
+        name=fields.text("name", pattern=NAME_PATTERN),
+        version=fields.text("version", pattern=VERSION_PATTERN),
+        epoch=fields.integer("epoch", low=1, high=2**31 - 1, default=1),
+        sequence=fields.integer("sequence", low=1, high=2**53),
+        description=fields.text("description", max_length=500, default=""),
+        digest_algorithm=fields.text("digest", choices=("sha384", "sha256"), default="sha384"),
+        target=_target(fields.table("target")),
+        users=fields.integer("users", low=1, high=10_000, default=1),
+        models=tuple(_model(item) for item in fields.items("model", max_items=64, default=[])),
+        engines=tuple(_engine(item) for item in fields.items("engine", max_items=16, default=[])),
+        wheels=tuple(_wheels(item) for item in fields.items("wheels", max_items=16, default=[])),
+        images=tuple(_image(item) for item in fields.items("image", max_items=64, default=[])),
+    )
+    fields.finish()
+    for kind in ("models", "wheels", "images"):
+        names = [item.name for item in getattr(recipe, kind)]
+        if len(set(names)) != len(names):
+            raise fields.fail(kind.removesuffix("s"), "two entries have the same name")
+    if recipe.models and not recipe.engines:
+        raise fields.fail("engine", "a recipe with models needs an engine")
+    return recipe
+
+
+def _target(fields: Fields) -> Target:
+    target = Target(
+        arch=fields.text("arch", choices=ARCHITECTURES),
+        glibc=_pair(fields, "glibc", default="2.36"),
+        python=_pair(fields, "python", default="3.11"),
+    )
+    fields.finish()
+    return target
+
+
+def _pair(fields: Fields, key: str, default: str) -> tuple[int, int]:
+    text = fields.text(key, pattern=r"[0-9]{1,3}\.[0-9]{1,3}", default=default)
+    major, minor = text.split(".")
+    return int(major), int(minor)
+
+
+def _model(fields: Fields) -> ModelRecipe:
+    model = ModelRecipe(
+        name=fields.text("name", pattern=NAME_PATTERN),
+        context=fields.integer("context", low=256, high=1 << 22, default=4096),
+        license=fields.text("license", max_length=100),
+        variants=tuple(_variant(item) for item in fields.items("variant", max_items=32)),
+        canaries=tuple(_canary(item) for item in fields.items("canary", max_items=32, default=[])),
+    )
+    fields.finish()
+    if not model.variants:
+        raise fields.fail("variant", "a model needs at least one variant")
+    return model
+
+
+def _variant(fields: Fields) -> Variant:
+    variant = Variant(
+        format=fields.text("format", choices=VARIANT_FORMATS),
+        quantization=fields.text("quantization", pattern=r"[A-Za-z0-9_]{2,20}"),
+        source=_source(fields.table("source")),
+        files=tuple(map(RelPath, fields.texts("files", max_items=1000, max_length=1024))),
+    )
+    fields.finish()
+    if not variant.files:
+        raise fields.fail("files", "name at least one file; unlisted files are never carried")
+    return variant
+
+
+def _source(fields: Fields) -> FolderSource | HubSource:
+    source: FolderSource | HubSource
+    if "folder" in fields.keys():  # noqa: SIM118 - not a dict
+        source = FolderSource(fields.text("folder", max_length=1024))
+    else:
+        source = HubSource(
+            repository=fields.text("hub", pattern=r"[\w.-]{1,96}/[\w.-]{1,96}"),
+            revision=fields.text("revision", pattern=r"[\w./-]{1,200}", default="main"),
+        )
+    fields.finish()
+    return source
+
+
+def _canary(fields: Fields) -> Canary:
+    canary = Canary(
+        prompt=fields.text("prompt", max_length=1000),
+        answer=fields.text("answer", max_length=1000),
+    )
+    fields.finish()
+    return canary
+
+
+def _engine(fields: Fields) -> EngineRecipe:
+    kind = fields.text("kind", choices=tuple(ENGINE_PROVIDERS))
+    engine = EngineRecipe(
+        kind=kind,
+        provider=fields.text("provider", choices=ENGINE_PROVIDERS[kind]),
+        package=fields.text("package", pattern=REQUIREMENT_PATTERN),
+    )
+    fields.finish()
+    return engine
+
+
+REQUIREMENT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}==[A-Za-z0-9.+!]{1,40}"
+"""Exact pins only: what a lock resolves must not depend on the day it is made."""
+
+
+def _wheels(fields: Fields) -> WheelsRecipe:
+    wheels = WheelsRecipe(
+        name=fields.text("name", pattern=NAME_PATTERN),
+        requirements=fields.texts("requirements", max_items=200, pattern=REQUIREMENT_PATTERN),
+    )
+    fields.finish()
+    return wheels
+
+
+def _image(fields: Fields) -> ImageRecipe:
+    image = ImageRecipe(
+        name=fields.text("name", pattern=NAME_PATTERN),
+        reference=fields.text("reference", pattern=r"[a-zA-Z0-9][\w.:/@-]{2,300}"),
+    )
+    fields.finish()
+    return image
+
+
+def recipe_summary(recipe: Recipe) -> dict[str, Any]:
+    """A short plain summary for `--json`; not a round trip."""
+    return {
+        "name": recipe.name,
+        "version": recipe.version,
+        "epoch": recipe.epoch,
+        "sequence": recipe.sequence,
+        "models": [model.name for model in recipe.models],
+        "images": [image.name for image in recipe.images],
+    }

@@ -1,0 +1,1 @@
+"""Programs that are frozen into engine packs; edgekit itself never imports them."""

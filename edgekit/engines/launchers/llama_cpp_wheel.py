@@ -1,0 +1,70 @@
+"""The engine program of the llama.cpp `wheel` provider: llama.cpp's own HTTP server on a socket.
+
+Frozen with the xllamacpp wheel into a pack that needs no Python on the host. Every limit comes from
+the plan: the engine's own guessing is off. It runs until it is told to stop or its parent dies, and
+leaves without the library's shutdown, which can hang under load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+
+import xllamacpp
+
+
+def main() -> None:
+    """Load the model, listen, wait for SIGTERM."""
+    options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    params = _params(options)
+    server = xllamacpp.Server(params)  # returns when the model is loaded and the socket listens
+    print(f"listening on {server.listening_address}", file=sys.stderr, flush=True)
+    while True:
+        signal.pause()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="edgekit-llama")
+    parser.add_argument("--model", required=True, help="GGUF file")
+    parser.add_argument("--alias", required=True, help="model name in answers")
+    parser.add_argument("--socket", required=True, help="unix socket to listen on")
+    parser.add_argument("--ctx-size", type=int, required=True, help="tokens over all slots")
+    parser.add_argument("--parallel", type=int, required=True, help="slots")
+    parser.add_argument("--threads", type=int, required=True, help="generation threads")
+    parser.add_argument("--batch-size", type=int, required=True, help="logical batch, tokens")
+    parser.add_argument("--ubatch-size", type=int, required=True, help="physical batch, tokens")
+    return parser.parse_args()
+
+
+def _params(options: argparse.Namespace) -> xllamacpp.CommonParams:
+    params = xllamacpp.CommonParams()
+    params.model.path = options.model
+    params.model_alias = {options.alias}
+    params.hostnames = [options.socket]
+    params.n_ctx = options.ctx_size
+    params.n_parallel = options.parallel
+    params.n_batch = options.batch_size
+    params.n_ubatch = options.ubatch_size
+    params.cpuparams.n_threads = options.threads
+    params.cpuparams_batch.n_threads = options.threads
+    # As many HTTP threads as slots, plus some for health checks, whatever the core count.
+    params.n_threads_http = options.parallel + 4
+    params.fit_params = False  # the plan is pinned; guessing per start could differ per boot
+    params.kv_unified = False  # each slot owns its context: nobody can crowd out another
+    params.cache_ram_mib = 0  # no earlier user's prompt stays in memory
+    params.n_gpu_layers = 0
+    params.use_jinja = True
+    params.offline = True
+    params.ui = False
+    params.endpoint_slots = False
+    params.endpoint_props = False
+    params.endpoint_metrics = True
+    params.warmup = True
+    return params
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""The gateway as an ASGI application: guard, then the hot path or the cold routes."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from edgekit.core.api_keys import KeyRing
+from edgekit.core.appliance import Appliance
+from edgekit.gateway import ollama_requests, openai_requests
+from edgekit.gateway.admission import Admission
+from edgekit.gateway.body import Body, parse_body
+from edgekit.gateway.cold import Health, make_cold_app
+from edgekit.gateway.engine_client import EngineClient
+from edgekit.gateway.guard import PUBLIC, Guard, check_scope
+from edgekit.gateway.http import (
+    ClientGoneError,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    answer_problem,
+    header_table,
+    read_body,
+)
+from edgekit.gateway.job import Job
+from edgekit.gateway.journal import Caller, Journal
+from edgekit.gateway.ollama_requests import LoadRequest
+from edgekit.gateway.problems import ApiError, is_openai
+from edgekit.gateway.serve import Engine, Generation
+from edgekit.gateway.translate import encode, timestamp
+from edgekit.system.audit_client import AsyncAuditClient
+
+log = logging.getLogger("edgekit.gateway")
+
+Parser = Callable[[Body, Appliance], Job | LoadRequest]
+HOT: dict[str, Parser] = {
+    "/v1/chat/completions": openai_requests.parse_chat,
+    "/v1/completions": openai_requests.parse_completion,
+    "/api/chat": ollama_requests.parse_chat,
+    "/api/generate": ollama_requests.parse_generate,
+}
+MANAGEMENT = frozenset(f"/api/{verb}" for verb in (
+    "pull", "push", "create", "copy", "delete", "me", "signout"))
+MANAGEMENT_PREFIXES = ("/api/blobs/", "/api/experimental/")
+SERVER_ERROR = ApiError(500, "internal_error", "the gateway failed; its log has the details")
+
+
+class Gateway:
+    """The ASGI application. One per process; `close` releases its connections."""
+
+    def __init__(
+        self, appliance: Appliance, ring: KeyRing, hmac_key: bytes,
+        extra_hosts: Iterable[str] = (),
+    ) -> None:
+        self._appliance = appliance
+        self._guard = Guard(appliance.listen, ring, extra_hosts)
+        self._audit = AsyncAuditClient(appliance.audit_socket)
+        self._journal = Journal(self._audit, hmac_key, appliance.generation)
+        self._engines = {
+            settings.name: Engine(
+                EngineClient(settings.socket, max_idle=settings.slots), Admission(settings.slots))
+            for settings in appliance.engines}
+        clients = {name: engine.client for name, engine in self._engines.items()}
+        self._cold = make_cold_app(
+            appliance, clients, Health(appliance.audit_socket, clients))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        started = False
+
+        async def watched(message: Any) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        caller = _stranger(scope)
+        try:
+            await self._serve(scope, receive, watched, caller)
+        except ClientGoneError:
+            return
+        except Exception as error:  # noqa: BLE001  the last resort: no request ends the gateway
+            # the type and place, never the text: it may quote a prompt
+            log.error(  # noqa: TRY400
+                "request %s failed: %s at %s", caller.request_id, type(error).__name__,
+                _place(error))
+            if not started:
+                openai = is_openai(scope["path"])
+                await answer_problem(send, SERVER_ERROR, caller.request_id, openai=openai)
+
+    def close(self) -> None:
+        """Close the connections to engines and audit writer."""
+        self._audit.close()
+        for engine in self._engines.values():
+            engine.client.close()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
+        try:
+            headers = header_table(scope)
+            caller = self._identify(scope, headers, caller)
+            self._permit(scope, caller)
+            if scope["path"] in HOT and scope["method"] == "POST":
+                await self._generate(scope, headers, receive, send, caller)
+            else:
+                await self._cold(scope, receive, send)
+        except ApiError as error:
+            await self._journal.denied(caller, error, scope["method"], scope["path"])
+            openai = is_openai(scope["path"])
+            await answer_problem(send, error, caller.request_id, openai=openai)
+
+    def _identify(self, scope: Scope, headers: dict[str, str], caller: Caller) -> Caller:
+        """The caller with its key's name; without one on public routes. Raises ApiError."""
+        self._guard.check_origin(headers, scope.get("server"))
+        if _is_public(scope):
+            return caller
+        return replace(caller, key=self._guard.authenticate(headers))
+
+    def _permit(self, scope: Scope, caller: Caller) -> None:
+        """Refuse what this caller, or any caller, may not do. Raises ApiError 403."""
+        path = scope["path"]
+        if _is_public(scope):
+            return
+        check_scope(caller.key, "chat")
+        if path in MANAGEMENT or path.startswith(MANAGEMENT_PREFIXES):
+            raise ApiError(
+                403, "not_on_an_appliance",
+                "models of this appliance come with signed bundles: this call is switched off")
+
+    async def _generate(
+        self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send, caller: Caller
+    ) -> None:
+        data = await read_body(headers, receive)
+        job = HOT[scope["path"]](parse_body(data), self._appliance)
+        if isinstance(job, LoadRequest):
+            await answer(send, 200, _loaded(job), caller.request_id)
+            return
+        engine = self._engines[job.model.engine]
+        generation = Generation(
+            job, caller, engine=engine, journal=self._journal, send=send)
+        await generation.serve(receive, len(data))
+
+
+def _is_public(scope: Scope) -> bool:
+    return scope["path"] in PUBLIC and scope["method"] in ("GET", "HEAD")
+
+
+def _stranger(scope: Scope) -> Caller:
+    client = scope.get("client")
+    source = f"{client[0]}:{client[1]}" if client else ""
+    return Caller(f"req-{time.time_ns() // 1_000_000:011x}{secrets.token_hex(6)}", None, source)
+
+
+def _loaded(request: LoadRequest) -> bytes:
+    """Ollama's answer to an empty prompt; models are loaded as long as the appliance runs."""
+    body: dict[str, Any] = {"model": request.asked_name, "created_at": timestamp()}
+    if request.chat:
+        body["message"] = {"role": "assistant", "content": ""}
+    else:
+        body["response"] = ""
+    reason = "unload" if request.unload else "load"
+    return encode({**body, "done": True, "done_reason": reason}) + b"\n"
+
+
+def _place(error: BaseException) -> str:
+    trace, place = error.__traceback__, "unknown place"
+    while trace is not None:
+        place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place

@@ -1,0 +1,141 @@
+"""Read API request bodies: every field is named, typed and bounded, anything else is refused.
+
+Null means absent, as both official clients may send it. Messages name the field, never its value:
+values are prompts, and prompts stay out of errors and logs.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from edgekit.core.strict_json import parse_strict
+from edgekit.errors import FormatError
+from edgekit.gateway.problems import ApiError, bad_field
+
+MAX_BODY_BYTES = 4 << 20
+MAX_DEPTH = 32
+MAX_STOPS = 8
+MAX_STOP_CHARS = 200
+MAX_SCHEMA_BYTES = 64 << 10
+
+
+class Body:
+    """One table of a request. Each reader removes its field; `finish` refuses what is left."""
+
+    def __init__(self, table: object, path: str = "") -> None:
+        if not isinstance(table, dict):
+            raise bad_field(path or "body", "must be an object")
+        self._path = path
+        self._left = {key: value for key, value in table.items() if value is not None}
+
+    def name(self, key: str) -> str:
+        """The field's dotted name in messages."""
+        return f"{self._path}.{key}" if self._path else key
+
+    def raw(self, key: str) -> Any:
+        """Any value, or None; the caller checks it."""
+        return self._left.pop(key, None)
+
+    def text(self, key: str, *, max_chars: int, default: str | None = None) -> str:
+        """A string of bounded length; required when there is no default."""
+        value = self.raw(key)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, str):
+            raise bad_field(self.name(key), "must be a string")
+        if len(value) > max_chars:
+            raise bad_field(self.name(key), f"must have at most {max_chars} characters")
+        return value
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        """A boolean."""
+        value = self.raw(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise bad_field(self.name(key), "must be a boolean")
+        return value
+
+    def integer(self, key: str, low: int, high: int) -> int | None:
+        """An integer within [low, high], or None."""
+        value = self.raw(key)
+        if value is None:
+            return None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # JSON knows one kind of number, and some clients write 1.0
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise bad_field(self.name(key), f"must be an integer from {low} to {high}")
+        return value
+
+    def number(self, key: str, low: float, high: float) -> float | None:
+        """A number within [low, high], or None."""
+        value = self.raw(key)
+        if value is None:
+            return None
+        numeric = isinstance(value, int | float) and not isinstance(value, bool)
+        if not numeric or not low <= value <= high:
+            raise bad_field(self.name(key), f"must be a number from {low:g} to {high:g}")
+        return value
+
+    def stops(self, key: str) -> list[str] | None:
+        """A string or a list of at most 8 strings of 1 to 200 characters, or None."""
+        value = self.raw(key)
+        if value is None:
+            return None
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, list) or len(values) > MAX_STOPS:
+            raise bad_field(self.name(key), f"must be at most {MAX_STOPS} strings")
+        if not all(isinstance(item, str) and 0 < len(item) <= MAX_STOP_CHARS for item in values):
+            raise bad_field(self.name(key), f"each must have 1 to {MAX_STOP_CHARS} characters")
+        return values
+
+    def items(self, key: str, *, max_items: int) -> list[Any] | None:
+        """A list of bounded length, or None."""
+        value = self.raw(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) > max_items:
+            raise bad_field(self.name(key), f"must be a list of at most {max_items} items")
+        return value
+
+    def capped(self, key: str, kind: type, *, max_bytes: int = MAX_SCHEMA_BYTES) -> Any:
+        """A value of this type that is passed on as it is, bounded by its size as JSON; or None."""
+        value = self.raw(key)
+        if value is None:
+            return None
+        if not isinstance(value, kind) or len(json.dumps(value)) > max_bytes:
+            raise bad_field(self.name(key), f"malformed or larger than {max_bytes} bytes")
+        return value
+
+    def table(self, key: str) -> Body | None:
+        """A sub-table as its own reader, or None."""
+        value = self.raw(key)
+        return None if value is None else Body(value, self.name(key))
+
+    def only(self, key: str, *allowed: object, why: str) -> None:
+        """Refuse any value of this field but these."""
+        value = self.raw(key)
+        if value is not None and not any(type(value) is type(x) and value == x for x in allowed):
+            raise bad_field(self.name(key), why)
+
+    def ignore(self, names: frozenset[str]) -> None:
+        """Accept these fields without effect."""
+        for key in names & self._left.keys():
+            del self._left[key]
+
+    def finish(self) -> None:
+        """Refuse the first field that nobody asked for."""
+        if self._left:
+            name = self.name(min(self._left))
+            raise ApiError(400, "unknown_field", f"unknown field {name[:100]!r}", param=name[:100])
+
+
+def parse_body(data: bytes) -> Body:
+    """Bytes of a request to a reader. Raises ApiError 400."""
+    try:
+        table = parse_strict(
+            data, max_bytes=MAX_BODY_BYTES, what="request body", floats=True, max_depth=MAX_DEPTH)
+    except FormatError as error:
+        raise ApiError(400, "invalid_json", error.message) from error
+    return Body(table)

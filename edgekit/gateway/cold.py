@@ -1,0 +1,184 @@
+"""The routes that are asked rarely: model lists, versions, health. FastAPI serves them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
+
+from edgekit import __version__
+from edgekit.core.appliance import Appliance, ServedModel
+from edgekit.errors import EngineError
+from edgekit.gateway.body import parse_body
+from edgekit.gateway.engine_client import EngineClient
+from edgekit.gateway.http import header_table, read_body
+from edgekit.gateway.job import MAX_NAME_CHARS, find_model
+from edgekit.gateway.problems import ApiError, is_openai, render_problem
+
+OLLAMA_VERSION = "0.30.0"
+"""The Ollama release whose API this surface follows: clients compare it before they use a field."""
+
+HEALTH_TIMEOUT_S = 2.0
+GET_OR_HEAD = ["GET", "HEAD"]
+
+
+def make_cold_app(
+    appliance: Appliance, engines: Mapping[str, EngineClient], health: Health
+) -> FastAPI:
+    """The application behind the guard: requests that reach it are authenticated."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    _add_public_routes(app, health)
+    _add_openai_routes(app, appliance)
+    _add_ollama_routes(app, appliance, engines)
+
+    @app.exception_handler(ApiError)
+    async def refuse(request: Request, error: ApiError) -> JSONResponse:
+        return _problem(request, error)
+
+    @app.exception_handler(HTTPException)
+    async def refuse_route(request: Request, error: HTTPException) -> JSONResponse:
+        code = "method_not_allowed" if error.status_code == 405 else "not_found"
+        text = f"{request.method} {request.url.path[:200]} is not part of this API"
+        return _problem(request, ApiError(error.status_code, code, text))
+
+    return app
+
+
+class Health:
+    """Whether the audit writer and the engines can be reached; asked at most once a second."""
+
+    def __init__(self, audit_path: str, engines: Mapping[str, EngineClient]) -> None:
+        self._audit_path = audit_path
+        self._engines = engines
+        self._known: dict[str, bool] = {}
+        self._asked = 0.0
+
+    async def parts(self) -> dict[str, bool]:
+        """Each part by name, true when it answers."""
+        if time.monotonic() - self._asked >= 1 or not self._known:
+            self._asked = time.monotonic()
+            names = ["audit", *(f"engine:{name}" for name in self._engines)]
+            checks = [_listens(self._audit_path), *(_ready(e) for e in self._engines.values())]
+            self._known = dict(zip(names, await asyncio.gather(*checks), strict=True))
+        return self._known
+
+
+async def _listens(path: str) -> bool:
+    import socket  # noqa: PLC0415
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as sock:
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                await asyncio.get_running_loop().sock_connect(sock, path)
+        except OSError:
+            return False
+    return True
+
+
+async def _ready(engine: EngineClient) -> bool:
+    try:
+        async with asyncio.timeout(HEALTH_TIMEOUT_S):
+            response = await engine.request("GET", "/health")
+            await response.read()
+    except (EngineError, TimeoutError):
+        return False
+    return response.status == 200
+
+
+def _add_public_routes(app: FastAPI, health: Health) -> None:
+    @app.api_route("/", methods=GET_OR_HEAD)
+    async def root() -> PlainTextResponse:
+        return PlainTextResponse("Ollama is running")
+
+    @app.api_route("/api/version", methods=GET_OR_HEAD)
+    async def version() -> JSONResponse:
+        return JSONResponse({"version": OLLAMA_VERSION})
+
+    @app.api_route("/healthz", methods=GET_OR_HEAD)
+    async def healthz() -> JSONResponse:
+        parts = await health.parts()
+        good = all(parts.values())
+        body = {"status": "ok" if good else "degraded", "version": __version__, "parts": parts}
+        return JSONResponse(body, status_code=200 if good else 503)
+
+
+def _add_openai_routes(app: FastAPI, appliance: Appliance) -> None:
+    @app.api_route("/v1/models", methods=GET_OR_HEAD)
+    async def models() -> JSONResponse:
+        return JSONResponse(
+            {"object": "list", "data": [_openai_model(model) for model in appliance.models]})
+
+    @app.api_route("/v1/models/{name:path}", methods=GET_OR_HEAD)
+    async def model(name: str) -> JSONResponse:
+        return JSONResponse(_openai_model(find_model(appliance, name)))
+
+
+def _add_ollama_routes(
+    app: FastAPI, appliance: Appliance, engines: Mapping[str, EngineClient]
+) -> None:
+    @app.api_route("/api/tags", methods=GET_OR_HEAD)
+    async def tags() -> JSONResponse:
+        return JSONResponse({"models": [_ollama_model(model) for model in appliance.models]})
+
+    @app.api_route("/api/ps", methods=GET_OR_HEAD)
+    async def processes() -> JSONResponse:
+        running = {name for name, engine in engines.items() if await _ready(engine)}
+        return JSONResponse({"models": [
+            {**_ollama_model(model), "expires_at": "2318-01-01T00:00:00Z", "size_vram": 0,
+             "context_length": model.context}
+            for model in appliance.models if model.engine in running]})
+
+    @app.post("/api/show")
+    async def show(request: Request) -> JSONResponse:
+        body = parse_body(await read_body(header_table(request.scope), request.receive))
+        name = body.text("name", max_chars=MAX_NAME_CHARS, default="")
+        name = body.text("model", max_chars=MAX_NAME_CHARS, default=name)
+        body.ignore(frozenset({"verbose", "system", "template", "options"}))
+        body.finish()
+        return JSONResponse(_shown(find_model(appliance, name)))
+
+
+def _openai_model(model: ServedModel) -> dict[str, Any]:
+    return {"id": model.name, "object": "model", "created": model.created, "owned_by": "edgekit",
+            "max_model_len": model.context}
+
+
+def _ollama_model(model: ServedModel) -> dict[str, Any]:
+    name = model.name if ":" in model.name else f"{model.name}:latest"
+    return {
+        "name": name, "model": name, "modified_at": _time(model.created), "size": model.size,
+        "digest": model.digest.partition(":")[2], "details": _details(model),
+    }
+
+
+def _details(model: ServedModel) -> dict[str, Any]:
+    return {"parent_model": "", "format": model.format, "family": model.family,
+            "families": [model.family], "parameter_size": model.parameter_size,
+            "quantization_level": model.quantization}
+
+
+def _shown(model: ServedModel) -> dict[str, Any]:
+    return {
+        "license": model.license, "modelfile": f"# served by edgekit\nFROM {model.name}\n",
+        "parameters": "", "template": "", "details": _details(model),
+        "model_info": {"general.architecture": model.family,
+                       f"{model.family}.context_length": model.context},
+        "capabilities": ["completion"], "modified_at": _time(model.created),
+    }
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _problem(request: Request, error: ApiError) -> JSONResponse:
+    response = JSONResponse(None, status_code=error.status)
+    response.body = render_problem(error, openai=is_openai(request.url.path))
+    response.headers["content-length"] = str(len(response.body))
+    return response

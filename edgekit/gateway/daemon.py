@@ -1,0 +1,160 @@
+"""`gateway --appliance FILE --keys FILE`: serve the inherited socket until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+
+from edgekit.core.api_keys import parse_keys
+from edgekit.core.appliance import parse_appliance
+from edgekit.errors import EdgekitError, FormatError, HostError, PortInUseError, TrustError
+from edgekit.exit_codes import ExitCode
+from edgekit.gateway.app import Gateway
+from edgekit.gateway.guard import split_host
+from edgekit.system.host_secret import SECRET_BYTES, ensure_secret
+from edgekit.system.notify import notify, watchdog_interval
+
+FIRST_INHERITED_FD = 3
+MAX_HEADER_BYTES = 16 << 10
+MAX_CONNECTIONS = 1024
+BACKLOG = 256
+GRACE_S = 10
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the gateway until SIGTERM or SIGINT; returns its exit code."""
+    options = _options(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        appliance = parse_appliance(_read(options.appliance))
+        ring = parse_keys(_read(options.keys or _credential("api-keys")))
+        if not ring.keys and not _is_loopback(appliance.listen):
+            raise TrustError(
+                "no API key exists, and the API listens beyond this host",
+                where=appliance.listen, hint="edgekit keys api-add")
+        sock = inherited_socket(os.environ) or _own_socket(appliance.listen)
+        gateway = Gateway(appliance, ring, _hmac_key(os.environ), options.allow_host)
+    except EdgekitError as error:
+        parts = [error.message, *(f"{k}: {v}" for k, v in error.details().items())]
+        print("edgekit-gateway: " + "; ".join(parts), file=sys.stderr, flush=True)
+        return int(error.exit_code)
+    # uvicorn raises the signal it stopped for once more at its end: here it means a clean stop
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    asyncio.run(_serve(gateway, sock))
+    return int(ExitCode.OK)
+
+
+def inherited_socket(environment: Mapping[str, str]) -> socket.socket | None:
+    """The listening socket systemd passed (sd_listen_fds(3)), or None when it passed none."""
+    count, pid = environment.get("LISTEN_FDS", ""), environment.get("LISTEN_PID", "")
+    if not count.isdigit() or int(count) < 1 or (pid and pid != str(os.getpid())):
+        return None
+    return socket.socket(fileno=FIRST_INHERITED_FD)
+
+
+class _Server(uvicorn.Server):
+    """Tells the manager when the socket is being served and when it no longer is."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        notify("READY=1")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        notify("STOPPING=1")
+        await super().shutdown(sockets=sockets)
+
+
+async def _serve(gateway: Gateway, sock: socket.socket) -> None:
+    config = uvicorn.Config(
+        gateway, http="h11", ws="none", lifespan="off", log_level="warning", access_log=False,
+        server_header=False, proxy_headers=False, backlog=BACKLOG,
+        limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=GRACE_S,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES)
+    pinging = asyncio.create_task(_ping())
+    try:
+        await _Server(config).serve(sockets=[sock])
+    finally:
+        pinging.cancel()
+        with suppress(asyncio.CancelledError):
+            await pinging
+        gateway.close()
+
+
+async def _ping() -> None:
+    """Tell the watchdog that this loop still turns."""
+    interval = watchdog_interval()
+    while interval is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval)
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="edgekit-gateway", description="the appliance's API")
+    parser.add_argument("--appliance", type=Path, required=True, help="appliance.json")
+    parser.add_argument(
+        "--keys", type=Path, help="API keys file (default: $CREDENTIALS_DIRECTORY/api-keys)")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME",
+        help="another name clients may use in the Host header; may be given again")
+    return parser.parse_args(argv)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FormatError("cannot read", where=str(path), found=error.strerror) from error
+
+
+def _credential(name: str) -> Path:
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not directory:
+        raise FormatError("no API keys file given", needed="--keys or CREDENTIALS_DIRECTORY")
+    return Path(directory) / name
+
+
+def _hmac_key(environment: Mapping[str, str]) -> bytes:
+    """The key of prompt digests: kept in the state directory, or of this run alone without one."""
+    directory = environment.get("STATE_DIRECTORY", "").partition(":")[0]
+    if directory:
+        return ensure_secret(Path(directory) / "audit-hmac.key")
+    return secrets.token_bytes(SECRET_BYTES)
+
+
+def _is_loopback(listen: str) -> bool:
+    name, _ = split_host(listen)
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def _own_socket(listen: str) -> socket.socket:
+    """A listening socket of our own, for hosts without socket activation."""
+    name, port = split_host(listen)
+    if port is None:
+        raise FormatError("malformed listen address", found=listen, needed="address:port")
+    family = socket.AF_INET6 if ":" in name else socket.AF_INET
+    try:
+        return socket.create_server((name, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == 98:
+            raise PortInUseError("the API's address is in use", where=listen) from error
+        raise HostError("cannot listen", where=listen, found=error.strerror) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

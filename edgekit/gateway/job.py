@@ -1,0 +1,110 @@
+"""A generation request after policy: what the engine is asked, and what the audit log is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgekit.core.appliance import Appliance, ServedModel
+from edgekit.core.strict_json import encode_canonical
+from edgekit.gateway.body import Body
+from edgekit.gateway.problems import ApiError, bad_field, model_not_found
+
+MAX_NAME_CHARS = 200
+MAX_MESSAGES = 1000
+MAX_PARTS = 64
+MAX_TOOL_CALLS = 64
+SEED_LIMIT = 2**53
+CHAT_TARGET = "/v1/chat/completions"
+TEXT_TARGET = "/v1/completions"
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant",
+         "tool": "tool"}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One generation. `target` and `body` go to the engine; `prompt` is what gets digested."""
+
+    endpoint: str
+    model: ServedModel
+    asked_name: str
+    stream: bool
+    include_usage: bool
+    target: str
+    body: Mapping[str, Any]
+    params: Mapping[str, Any]
+    prompt: bytes
+
+
+def find_model(appliance: Appliance, name: str) -> ServedModel:
+    """The served model of this name; `:latest` may be left out or added. Raises ApiError 404."""
+    wanted = name.removesuffix(":latest")
+    for model in appliance.models:
+        if model.name.removesuffix(":latest") == wanted:
+            return model
+    raise model_not_found(name)
+
+
+def audit_params(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Sampling fields as the audit log takes them: numbers with a fraction become text."""
+    kept: dict[str, Any] = {}
+    for key, value in fields.items():
+        if isinstance(value, float):
+            kept[key] = repr(value)
+        elif isinstance(value, int | bool):
+            kept[key] = value
+        elif key in ("stop", "tools"):
+            kept[f"{key}_count"] = len(value)
+    return kept
+
+
+def digest_input(value: object) -> bytes:
+    """The bytes a prompt digest is over: text as UTF-8, messages as canonical JSON."""
+    if isinstance(value, str):
+        return value.encode("utf-8", errors="surrogatepass")
+    return encode_canonical(value)
+
+
+def take_sampling(body: Body, context: int) -> dict[str, Any]:
+    """The sampling fields both `/v1` endpoints share, as the engine takes them."""
+    fields = {
+        "temperature": body.number("temperature", 0, 2),
+        "top_p": body.number("top_p", 0, 1),
+        "top_k": body.integer("top_k", 0, 1000),
+        "min_p": body.number("min_p", 0, 1),
+        "repeat_penalty": body.number("repeat_penalty", 0, 2),
+        "presence_penalty": body.number("presence_penalty", -2, 2),
+        "frequency_penalty": body.number("frequency_penalty", -2, 2),
+        "seed": body.integer("seed", -SEED_LIMIT, SEED_LIMIT),
+        "stop": body.stops("stop"),
+        "max_tokens": body.integer("max_tokens", 1, context),
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def take_content(value: Any, path: str) -> str:
+    """A message's text: a string, or text parts joined by newlines. Media are refused."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or len(value) > MAX_PARTS:
+        raise bad_field(path, f"must be a string or at most {MAX_PARTS} text parts")
+    texts = []
+    for index, part in enumerate(value):
+        reader = Body(part, f"{path}[{index}]")
+        kind = reader.text("type", max_chars=40)
+        if kind != "text":
+            raise ApiError(
+                400, "unsupported_content", f"{path}[{index}]: only text parts are supported",
+                param=path)
+        texts.append(reader.text("text", max_chars=1 << 22))
+        reader.finish()
+    return "\n".join(texts)
+
+
+def take_role(reader: Body) -> str:
+    """A message's role, `developer` read as `system`."""
+    role = ROLES.get(reader.text("role", max_chars=20))
+    if role is None:
+        raise bad_field(reader.name("role"), f"must be one of {', '.join(ROLES)}")
+    return role

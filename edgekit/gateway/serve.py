@@ -1,0 +1,235 @@
+"""The hot path: one generation from admission to its last byte, in the order that audit needs.
+
+    G1 a slot of the engine, or 503
+    G2 the request record is durable, or 503 and the engine is never called
+    G3 the engine is asked
+    G4 its answer is translated as it comes
+    G5 the response record is durable
+    G6 the last byte (for a whole answer: any byte) is sent
+
+A client that leaves at any point ends the engine's work at once; G5 happens all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from edgekit.errors import AuditUnavailableError, EngineError, EngineNotReadyError
+from edgekit.gateway.admission import Admission
+from edgekit.gateway.engine_client import EngineClient, EngineResponse
+from edgekit.gateway.http import (
+    JSON,
+    ClientGoneError,
+    Receive,
+    Send,
+    answer,
+    answer_problem,
+    start_answer,
+)
+from edgekit.gateway.job import Job
+from edgekit.gateway.journal import Caller, Journal
+from edgekit.gateway.outcome import Outcome
+from edgekit.gateway.problems import (
+    ApiError,
+    audit_unavailable,
+    engine_unavailable,
+    is_openai,
+)
+from edgekit.gateway.sse import SseParser
+from edgekit.gateway.translate import OllamaTranslator, OpenAiTranslator, Translator, encode
+
+GENERATION_TIMEOUT_S = 3600.0
+SEND_TIMEOUT_S = 60.0
+CLIENT_GONE = 499
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One engine as the gateway sees it."""
+
+    client: EngineClient
+    admission: Admission
+
+
+class Generation:
+    """One generation on its way through G1 to G6."""
+
+    def __init__(
+        self, job: Job, caller: Caller, *, engine: Engine, journal: Journal, send: Send
+    ) -> None:
+        self._job = job
+        self._caller = caller
+        self._engine = engine
+        self._journal = journal
+        self._send = send
+        self._outcome = Outcome(journal.digest())
+        self._openai = is_openai(job.endpoint)
+        make = OpenAiTranslator if self._openai else OllamaTranslator
+        self._translator: Translator = make(job, self._outcome)
+        self._streaming = False
+
+    async def serve(self, receive: Receive, bytes_in: int) -> None:
+        """Answer the client, and stop working for it the moment it leaves."""
+        work = asyncio.ensure_future(self._answer(bytes_in))
+        gone = asyncio.ensure_future(_until_gone(receive))
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not work.done():
+                work.cancel()
+            with suppress(asyncio.CancelledError):
+                await work
+
+    async def _answer(self, bytes_in: int) -> None:
+        try:
+            async with self._engine.admission.slot():  # G1
+                await self._recorded(bytes_in)
+        except AuditUnavailableError:
+            await self._refuse(audit_unavailable())
+        except ApiError as error:
+            await self._journal.denied(self._caller, error, "POST", self._job.endpoint)
+            await self._refuse(error)
+
+    async def _recorded(self, bytes_in: int) -> None:
+        """G2 to G6. Whatever happens after G2, one response record is written."""
+        await self._journal.begin(self._caller, self._job, bytes_in)
+        try:
+            async with asyncio.timeout(GENERATION_TIMEOUT_S):
+                last = await self._generate()
+        except ApiError as error:
+            await self._end(error.status, error=error.code)
+            await self._refuse(error)
+        except (asyncio.CancelledError, ClientGoneError):
+            await self._end(CLIENT_GONE, error="client_gone", aborted=True)
+            raise
+        except TimeoutError:
+            await self._end(504, error="timeout")
+            await self._refuse(ApiError(504, "timeout", "the generation took too long"))
+        else:
+            await self._end(200)  # G5
+            await self._finish(last)  # G6
+
+    async def _generate(self) -> bytes:
+        """G3 and G4; the bytes that may be sent only after G5."""
+        body = encode({**self._job.body, **self._stream_fields()})
+        try:
+            response = await self._engine.client.request("POST", self._job.target, body)
+            try:
+                return await self._translate(response)
+            finally:
+                response.close()
+        except EngineNotReadyError as error:
+            raise engine_unavailable() from error
+        except EngineError as error:
+            raise ApiError(502, "engine_failed", "the engine broke off its answer") from error
+
+    def _stream_fields(self) -> dict[str, Any]:
+        if not self._job.stream:
+            return {"stream": False}
+        # usage is always asked for: the audit record wants the counts, whoever else does
+        return {"stream": True, "stream_options": {"include_usage": True}}
+
+    async def _translate(self, response: EngineResponse) -> bytes:
+        if response.status != 200:
+            raise engine_problem(response.status, await response.read())
+        if not self._job.stream:
+            answer_ = load_event(await response.read())
+            text = self._outcome.observe(answer_)
+            return self._translator.whole(answer_, text)
+        parser, ended = SseParser(), False
+        async for data in response.chunks():
+            payloads = parser.feed(data)
+            ended = ended or b"[DONE]" in payloads
+            await self._forward([load_event(p) for p in payloads if p != b"[DONE]"])
+        if not ended:
+            raise EngineError("the engine's stream has no end")
+        return self._translator.last()
+
+    async def _forward(self, events: list[dict[str, Any]]) -> None:
+        """Send everything that arrived together as one piece."""
+        pieces = []
+        for event in events:
+            if "error" in event:
+                raise engine_problem(500, encode(event))
+            pieces.append(self._translator.event(event, self._outcome.observe(event)))
+        data = b"".join(pieces)
+        if data:
+            await self._start_stream()
+            await self._write(data, more=True)
+
+    async def _start_stream(self) -> None:
+        if not self._streaming:
+            self._streaming = True
+            await start_answer(
+                self._send, 200, self._translator.content_type, self._caller.request_id)
+
+    async def _write(self, data: bytes, *, more: bool) -> None:
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        except TimeoutError as error:
+            raise ClientGoneError from error  # it holds a slot and reads nothing
+
+    async def _finish(self, last: bytes) -> None:
+        if self._job.stream:
+            await self._start_stream()
+            await self._write(last, more=False)
+        else:
+            await answer(self._send, 200, last, self._caller.request_id, content_type=JSON)
+
+    async def _refuse(self, error: ApiError) -> None:
+        """Tell the client: as a status while there is still one to choose, else in the stream."""
+        if self._streaming:
+            await self._write(self._translator.broken(error), more=False)
+        else:
+            await answer_problem(self._send, error, self._caller.request_id, openai=self._openai)
+
+    async def _end(self, status: int, *, error: str | None = None, aborted: bool = False) -> None:
+        # shielded: a client that leaves now must not leave the log without the record
+        await asyncio.shield(self._journal.end(
+            self._caller, self._outcome, status, error=error, aborted=aborted))
+
+
+def load_event(payload: bytes) -> dict[str, Any]:
+    """One JSON object of the engine. Raises EngineError."""
+    try:
+        event = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise EngineError("the engine sent something that is not JSON") from error
+    if not isinstance(event, dict) or not _well_formed(event.get("choices")):
+        raise EngineError("the engine sent an event of unknown shape")
+    return event
+
+
+def _well_formed(choices: object) -> bool:
+    return choices is None or (
+        isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices))
+
+
+def engine_problem(status: int, body: bytes) -> ApiError:
+    """The engine's refusal as ours. Its texts stay inside: they may quote prompts and paths."""
+    try:
+        details = json.loads(body)["error"]
+        kind = details.get("type", "")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        details, kind = {}, ""
+    if kind == "exceed_context_size_error":
+        return ApiError(
+            400, "context_length_exceeded",
+            f"the prompt has {details.get('n_prompt_tokens')} tokens, "
+            f"the context {details.get('n_ctx')}", param="messages")
+    if status == 503:
+        return engine_unavailable()
+    if status in (400, 501) or kind in ("invalid_request_error", "not_supported_error"):
+        return ApiError(400, "engine_refused", "the engine cannot serve this request as asked")
+    return ApiError(502, "engine_failed", "the engine failed to answer")
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,428 @@
+"""`edgekit bundle`: from a recipe and its lock to one signed set on disk.
+
+Everything is fetched by digest, laid out deterministically, signed last. The set appears under its
+final name only when it is complete and has passed its own verification.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit import __version__
+from edgekit.core import set_files, trust
+from edgekit.core.digest import Digest
+from edgekit.core.events import Finished, Listener, Started
+from edgekit.core.layout import plan_layout
+from edgekit.core.lock import Lock
+from edgekit.core.names import RelPath
+from edgekit.core.recipe import EngineRecipe, FolderSource, ModelRecipe, Recipe, Variant
+from edgekit.core.release import (
+    BLOCK_BYTES,
+    MAX_VOLUME_BYTES,
+    CarriedImage,
+    CarriedModel,
+    CarriedVariant,
+    EnginePack,
+    Entry,
+    Manifest,
+    Requirements,
+    encode_manifest,
+    encode_volume_table,
+)
+from edgekit.core.set_readme import render_readme
+from edgekit.core.sshsig import allowed_signer, sign_ssh
+from edgekit.engines.llama_cpp_wheel import build_pack
+from edgekit.engines.pack import BuiltPack, PackFile, tree_files, tree_glibc_floor
+from edgekit.errors import (
+    DiskFullError,
+    FormatError,
+    IncompatibleHostError,
+    SetShapeError,
+    SourceError,
+)
+from edgekit.operations.lock import load_lock, load_recipe, make_lock
+from edgekit.operations.trust import expiry, sign_payload
+from edgekit.sources.blob_cache import BlobCache
+from edgekit.sources.folder import fetch_folder
+from edgekit.sources.hub import fetch_hub
+from edgekit.sources.images import fetch_image
+from edgekit.sources.wheel_file import unpack_wheel
+from edgekit.sources.wheels import fetch_wheels
+from edgekit.system.bundle_set import expected_sums, open_set, verify_set
+from edgekit.system.files import (
+    durable_write,
+    free_bytes,
+    fsync_directory,
+    read_bounded,
+    remove_tree,
+    translate_os_error,
+)
+from edgekit.system.freeze import freeze_runtime
+from edgekit.system.signing import FileSigner, load_signer
+from edgekit.system.trust_store import HostTrust
+from edgekit.system.volumes import BlobSource, hash_file, write_volumes
+from edgekit.system.weights import read_weights_header
+
+RELEASE_YEARS = 5
+MIN_SYSTEMD = 249
+SPACE_RESERVE_BYTES = 128 << 20
+"""Installer, metadata and some room, beside the blobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleOptions:
+    """What the packager says. `keys` are signer URIs, `root` the root document to carry."""
+
+    recipe: Path
+    out: Path
+    cache: Path
+    keys: tuple[str, ...]
+    root: Path
+    locked: bool
+    volume_bytes: int = MAX_VOLUME_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class BundleResult:
+    """A finished set: its folder, size in bytes, fingerprint of the root to read aloud."""
+
+    directory: Path
+    generation: str
+    total_bytes: int
+    volumes: int
+    fingerprint: str
+    developer: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A file on its way into the set."""
+
+    path: RelPath
+    role: str
+    source: Path
+    executable: bool = False
+
+
+def bundle(options: BundleOptions, listener: Listener) -> BundleResult:
+    """Build, sign and verify a set.
+
+    Raises RecipeError, LockError, SourceError, DiskFullError, TrustError; on failure nothing is
+    left under the final name and the cache stays usable.
+    """
+    started = time.monotonic()
+    recipe, digest = load_recipe(options.recipe)
+    final = options.out / f"{recipe.name}-{recipe.version}"
+    if final.exists():
+        raise SetShapeError(
+            "this set is already there and is never overwritten",
+            where=str(final),
+            hint="give another --out, or raise `version`",
+        )
+    signers = [load_signer(uri) for uri in options.keys]
+    root_data = read_bounded(options.root, trust.MAX_ROOT_BYTES, "root")
+    if not options.locked:
+        make_lock(options.recipe, options.cache, listener)
+    lock = load_lock(options.recipe, digest)
+    gathered = _Gatherer(options, recipe, lock, listener).gather()
+    work = _new_work_folder(options.out, final.name)
+    try:
+        manifest = _write_set(work, options, recipe, gathered, signers, root_data, listener)
+        verified = verify_set(open_set((work,)), HostTrust(trust.restore_root(root_data)))
+        work.rename(final)
+        fsync_directory(options.out)
+    except OSError as error:
+        raise translate_os_error(error, "writing the set") from error
+    finally:
+        remove_tree(work)
+    return BundleResult(
+        directory=final,
+        generation=verified.statement.generation,
+        total_bytes=manifest.total_bytes(),
+        volumes=len(verified.table.volumes),
+        fingerprint=trust.fingerprint(root_data),
+        developer=verified.root.developer,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _new_work_folder(out: Path, name: str) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=out))
+        work.chmod(0o755)
+    except OSError as error:
+        raise translate_os_error(error, "making the set's folder") from error
+    return work
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """Everything that goes into the set, fetched and checked."""
+
+    parts: tuple[_Part, ...]
+    engines: tuple[EnginePack, ...]
+    models: tuple[CarriedModel, ...]
+    images: tuple[CarriedImage, ...]
+    requirements: Requirements
+    installer: Path
+
+
+class _Gatherer:
+    """Fetches what a lock names and turns it into the set's parts."""
+
+    def __init__(
+        self, options: BundleOptions, recipe: Recipe, lock: Lock, listener: Listener
+    ) -> None:
+        self._options = options
+        self._recipe = recipe
+        self._lock = lock
+        self._listener = listener
+        self._cache = BlobCache(options.cache)
+        self._base = options.recipe.resolve().parent
+        self._parts: list[_Part] = []
+
+    def gather(self) -> _Gathered:
+        models = tuple(self._model(model) for model in self._recipe.models)
+        packs = tuple(self._engine(engine) for engine in self._recipe.engines)
+        images = tuple(self._image(image.name) for image in self._recipe.images)
+        for wheels in self._recipe.wheels:
+            self._wheels(wheels.name)
+        runtime = freeze_runtime(self._options.cache, self._listener)
+        assert runtime.one_file is not None
+        files = tree_files(runtime.tree, "runtime", "edgekit")
+        self._take(files, "runtime")
+        return _Gathered(
+            parts=tuple(sorted(self._parts, key=lambda part: str(part.path))),
+            engines=tuple(
+                EnginePack(p.kind, p.provider, p.version, p.prefix, p.program) for p in packs
+            ),
+            models=models,
+            images=images,
+            requirements=self._requirements(files, packs),
+            installer=runtime.one_file,
+        )
+
+    def _requirements(
+        self, runtime: tuple[PackFile, ...], packs: tuple[BuiltPack, ...]
+    ) -> Requirements:
+        """The strictest of all parts; a part newer than the recipe's target is refused."""
+        target = self._recipe.target
+        floor = max([tree_glibc_floor(runtime), *(pack.glibc for pack in packs)])
+        if floor > target.glibc:
+            raise IncompatibleHostError(
+                "frozen programs need a newer C library than the recipe's target",
+                found=f"glibc {floor[0]}.{floor[1]}",
+                needed=f"glibc {target.glibc[0]}.{target.glibc[1]} or older",
+                hint="bundle on an older distribution, or raise target.glibc in the recipe",
+            )
+        machine = os.uname().machine
+        if machine != target.arch:
+            raise IncompatibleHostError(
+                "programs can only be frozen for this machine's own architecture",
+                found=machine,
+                needed=target.arch,
+                hint="bundle on a machine of the target's architecture",
+            )
+        flags = sorted({flag for pack in packs for flag in pack.cpu_flags})
+        return Requirements(target.arch, floor, tuple(flags), MIN_SYSTEMD)
+
+    def _take(self, files: tuple[PackFile, ...], role: str) -> None:
+        self._parts += [_Part(f.path, role, f.source, f.executable) for f in files]
+
+    def _model(self, model: ModelRecipe) -> CarriedModel:
+        variants = []
+        family, parameters = "", 0
+        for index, variant in enumerate(model.variants):
+            fetched = self._fetch_variant(model.name, index, variant)
+            carried, family, parameters = self._variant(model, index, variant, fetched)
+            variants.append(carried)
+        return CarriedModel(
+            name=model.name,
+            context=model.context,
+            license=model.license,
+            family=family,
+            parameter_count=parameters,
+            variants=tuple(variants),
+            canaries=tuple((canary.prompt, canary.answer) for canary in model.canaries),
+        )
+
+    def _fetch_variant(self, model: str, index: int, variant: Variant) -> dict[RelPath, Path]:
+        locked = self._lock.variant(model, index)
+        if isinstance(variant.source, FolderSource):
+            return fetch_folder(self._base / variant.source.path, locked.files, self._listener)
+        if locked.commit is None:
+            raise SourceError(f"lock of {model} has no commit", hint="edgekit lock RECIPE")
+        return fetch_hub(
+            variant.source.repository, locked.commit, locked.files, self._cache, self._listener
+        )
+
+    def _variant(
+        self, model: ModelRecipe, index: int, variant: Variant, fetched: dict[RelPath, Path]
+    ) -> tuple[CarriedVariant, str, int]:
+        prefix = f"models/{model.name}/{index}-{variant.quantization.lower()}"
+        paths = []
+        for name, source in sorted(fetched.items()):
+            path = RelPath(f"{prefix}/{name}")
+            self._parts.append(_Part(path, "weights", source))
+            paths.append(path)
+        header = read_weights_header(variant.format, dict(sorted(fetched.items())))
+        size = sum(source.stat().st_size for source in fetched.values())
+        carried = CarriedVariant(
+            format=variant.format,
+            quantization=variant.quantization,
+            files=tuple(paths),
+            bytes=size,
+            shape=tuple(sorted(header.shape.items())),
+        )
+        return carried, header.family, header.parameter_count
+
+    def _engine(self, engine: EngineRecipe) -> BuiltPack:
+        wheels = self._lock.wheelhouse(f"engine:{engine.kind}:{engine.provider}").wheels
+        paths = fetch_wheels(wheels, self._recipe.target, self._cache, self._listener)
+        key = ",".join(sorted(wheel.sha256.value for wheel in wheels))
+        with tempfile.TemporaryDirectory(prefix="edgekit-engine-") as folder:
+            library = Path(folder) / "library"
+            for position, wheel in enumerate(wheels):
+                unpacked = Path(folder) / str(position)
+                unpack_wheel(paths[wheel.filename], unpacked, filename=wheel.filename)
+                shutil.copytree(unpacked, library, dirs_exist_ok=True)
+            pack = build_pack(
+                library,
+                version=wheels[0].version,
+                key=key,
+                arch=self._recipe.target.arch,
+                cache=self._options.cache,
+                listener=self._listener,
+            )
+        self._take(pack.files, "engine")
+        return pack
+
+    def _wheels(self, name: str) -> None:
+        wheels = self._lock.wheelhouse(f"wheels:{name}").wheels
+        paths = fetch_wheels(wheels, self._recipe.target, self._cache, self._listener)
+        self._parts += [
+            _Part(RelPath(f"wheels/{name}/{filename}"), "wheel", path)
+            for filename, path in sorted(paths.items())
+        ]
+
+    def _image(self, name: str) -> CarriedImage:
+        locked = self._lock.image(name)
+        blobs = fetch_image(locked, self._cache, self._listener)
+        paths = []
+        for digest, source in sorted(blobs.items()):
+            path = RelPath(f"images/{name}/{digest.value}")
+            self._parts.append(_Part(path, "image", source))
+            paths.append(path)
+        return CarriedImage(name, locked.reference, locked.manifest.digest, tuple(paths))
+
+
+def _write_set(
+    work: Path,
+    options: BundleOptions,
+    recipe: Recipe,
+    gathered: _Gathered,
+    signers: list[FileSigner],
+    root_data: bytes,
+    listener: Listener,
+) -> Manifest:
+    """Write every file of the set into `work`, signatures last."""
+    entries, blobs = _hash_parts(gathered.parts, listener)
+    manifest = Manifest(
+        name=recipe.name,
+        version=recipe.version,
+        created=_created(),
+        users=recipe.users,
+        requirements=gathered.requirements,
+        entries=entries,
+        engines=gathered.engines,
+        models=gathered.models,
+        images=gathered.images,
+        rehearsed_on="",
+    )
+    _check_space(options.out, manifest)
+    block_multiple = options.volume_bytes // BLOCK_BYTES * BLOCK_BYTES
+    sizes, extents = plan_layout(
+        [(blob.digest, blob.size) for blob in blobs], volume_bytes=block_multiple
+    )
+    table = write_volumes(
+        work, blobs, sizes, extents, algorithm=recipe.digest_algorithm, listener=listener
+    )
+    root = trust.restore_root(root_data)
+    readme = render_readme(
+        manifest,
+        root,
+        [allowed_signer(signer.name, signer.ssh_key.public_key()) for signer in signers],
+    )
+    small: dict[str, bytes] = {
+        set_files.MANIFEST: encode_manifest(manifest),
+        set_files.VOLUMES: encode_volume_table(table),
+        set_files.README: readme.encode(),
+        f"trust/{root.version}.root.json": root_data,
+    }
+    installer = gathered.installer.read_bytes()
+    payload = trust.release_payload(
+        name=recipe.name,
+        version=recipe.version,
+        epoch=recipe.epoch,
+        sequence=recipe.sequence,
+        created=manifest.created,
+        min_edgekit=__version__,
+        expires=expiry(manifest.created, RELEASE_YEARS),
+        files={**small, set_files.INSTALLER: installer},
+    )
+    release = sign_payload(payload, signers)
+    statement = trust.verify_release(root, release)
+    sums = expected_sums(statement, table, release)
+    small |= {
+        set_files.RELEASE: release,
+        set_files.SUMS: sums,
+        set_files.SUMS_SIGNATURE: sign_ssh(signers[0].ssh_key, sums),
+    }
+    (work / "trust").mkdir()
+    for name, data in small.items():
+        durable_write(work / name, data)
+    durable_write(work / set_files.INSTALLER, installer, mode=0o755)
+    return manifest
+
+
+def _hash_parts(
+    parts: tuple[_Part, ...], listener: Listener
+) -> tuple[tuple[Entry, ...], list[BlobSource]]:
+    """Entries for the manifest, and the distinct blobs in the order they are laid out."""
+    listener(Started("hash", None))
+    entries = []
+    blobs: dict[Digest, BlobSource] = {}
+    for part in parts:
+        digest, size = hash_file(part.source, "sha384")
+        entries.append(Entry(part.path, part.role, size, digest, part.executable))
+        blobs.setdefault(digest, BlobSource(digest, size, part.source))
+    listener(Finished("hash", f"{len(entries)} files"))
+    return tuple(entries), list(blobs.values())
+
+
+def _check_space(out: Path, manifest: Manifest) -> None:
+    needed = manifest.total_bytes() + SPACE_RESERVE_BYTES
+    found = free_bytes(out)
+    if found < needed:
+        raise DiskFullError(
+            "not enough free disk for the set",
+            where=str(out),
+            needed=f"{needed >> 20} MiB",
+            found=f"{found >> 20} MiB",
+            hint="df -h",
+        )
+
+
+def _created() -> int:
+    """Unix seconds of the set: SOURCE_DATE_EPOCH when given, for reproducible sets, else now."""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if text and not text.isdigit():
+        raise FormatError("SOURCE_DATE_EPOCH is not a number of seconds", found=text[:40])
+    return int(text) if text else int(time.time())

@@ -1,0 +1,64 @@
+"""`edgekit status`: what is installed here, who signed it, and does it run."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.host_layout import HostLayout
+from edgekit.errors import NotInstalledError
+from edgekit.operations.install import load_appliance
+from edgekit.system.files import read_bounded
+from edgekit.system.generations import current_generation
+from edgekit.system.trust_store import TrustStore
+
+MAX_DOCUMENT_BYTES = 16 << 20
+
+
+def host_status(layout: HostLayout) -> dict[str, Any]:
+    """The host's state as plain JSON values (`edgekit.status/1`). Raises NotInstalledError."""
+    generation = current_generation(layout)
+    if generation is None:
+        raise NotInstalledError(
+            "no release is installed here", where=str(layout.root), hint="edgekit install SET"
+        )
+    appliance = load_appliance(layout, generation)
+    host = TrustStore(layout.trust).load()
+    return {
+        "schema": "edgekit.status/1",
+        "generation": generation,
+        "generations": sorted(
+            p.name for p in layout.generations.iterdir() if not p.name.startswith(".")
+        ),
+        "listen": appliance.listen,
+        "alive": _alive(appliance.listen),
+        "models": [
+            {"name": m.name, "quantization": m.quantization, "context": m.context}
+            for m in appliance.models
+        ],
+        "floor": {"epoch": host.floor.epoch, "sequence": host.floor.sequence},
+        "policy": host.root.policy if host.root else "",
+        "developer_root": bool(host.root and host.root.developer),
+        "receipt": _document(layout.generation(generation) / "receipt.json"),
+    }
+
+
+def _document(path: Path) -> Any:
+    if not path.exists():
+        return None
+    return json.loads(read_bounded(path, MAX_DOCUMENT_BYTES, path.name))
+
+
+def _alive(listen: str) -> bool:
+    """Whether the API answers on its health path."""
+    address, _, port = listen.rpartition(":")
+    connection = http.client.HTTPConnection(address, int(port), timeout=3)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

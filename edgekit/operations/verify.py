@@ -1,0 +1,114 @@
+"""`edgekit verify` and `edgekit inspect`: what is this set, who signed it, is every byte right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.core import trust
+from edgekit.core.events import Listener
+from edgekit.core.host_layout import HostLayout
+from edgekit.core.install_plan import format_parameters
+from edgekit.system.bundle_set import VerifiedSet, open_set, verify_set
+from edgekit.system.trust_store import HostTrust, TrustStore
+from edgekit.system.volumes import read_volumes
+
+
+@dataclass(frozen=True, slots=True)
+class Trusting:
+    """Whom to trust for one command: the host's store, or a root named by its fingerprint."""
+
+    layout: HostLayout
+    fingerprint: str | None = None
+    insecure_developer: bool = False
+
+
+def host_trust(trusting: Trusting, folders: tuple[Path, ...]) -> HostTrust:
+    """The trust to verify against. With a fingerprint the set's own first root may serve.
+
+    Raises TrustError or FingerprintError.
+    """
+    if trusting.fingerprint is None:
+        return TrustStore(trusting.layout.trust).load()
+    opened = open_set(folders)
+    path = opened.files.get("trust/1.root.json")
+    data = b"" if path is None else path.read_bytes()[: trust.MAX_ROOT_BYTES + 1]
+    root = trust.trust_first_root(
+        data, trusting.fingerprint, insecure_developer=trusting.insecure_developer
+    )
+    return HostTrust(root)
+
+
+def verify_metadata(folders: tuple[Path, ...], trusting: Trusting) -> VerifiedSet:
+    """Steps V1 to V6: reads a few MB, whatever the set's size."""
+    return verify_set(open_set(folders), host_trust(trusting, folders))
+
+
+def verify_everything(
+    folders: tuple[Path, ...], trusting: Trusting, listener: Listener
+) -> VerifiedSet:
+    """Steps V1 to V7: every byte of the set is read once and checked; nothing is written."""
+    verified = verify_metadata(folders, trusting)
+    read_volumes(
+        verified.table,
+        verified.volume_path,
+        wanted=None,
+        sink=None,
+        listener=listener,
+        task="verify",
+    )
+    return verified
+
+
+def inspection(verified: VerifiedSet) -> dict[str, Any]:
+    """What is inside, as plain JSON values (`edgekit.inspect/1`)."""
+    manifest, statement = verified.manifest, verified.statement
+    by_role: dict[str, dict[str, int]] = {}
+    for entry in manifest.entries:
+        row = by_role.setdefault(entry.role, {"files": 0, "bytes": 0})
+        row["files"] += 1
+        row["bytes"] += entry.size
+    return {
+        "schema": "edgekit.inspect/1",
+        "name": manifest.name,
+        "version": manifest.version,
+        "epoch": statement.epoch,
+        "sequence": statement.sequence,
+        "created": manifest.created,
+        "statement": str(statement.digest),
+        "generation": statement.generation,
+        "signed_by": list(statement.signers),
+        "policy": statement.policy,
+        "developer_root": verified.root.developer,
+        "root_version": verified.root.version,
+        "requirements": {
+            "arch": manifest.requirements.arch,
+            "glibc": ".".join(map(str, manifest.requirements.glibc)),
+            "cpu_flags": list(manifest.requirements.cpu_flags),
+        },
+        "bytes": manifest.total_bytes(),
+        "volumes": [{"name": v.name, "bytes": v.size} for v in verified.table.volumes],
+        "roles": by_role,
+        "engines": [
+            {"kind": e.kind, "provider": e.provider, "version": e.version} for e in manifest.engines
+        ],
+        "models": [
+            {
+                "name": m.name,
+                "license": m.license,
+                "family": m.family,
+                "parameters": format_parameters(m.parameter_count),
+                "context": m.context,
+                "variants": [
+                    {"format": v.format, "quantization": v.quantization, "bytes": v.bytes}
+                    for v in m.variants
+                ],
+            }
+            for m in manifest.models
+        ],
+        "images": [
+            {"name": i.name, "reference": i.reference, "manifest": str(i.manifest)}
+            for i in manifest.images
+        ],
+    }

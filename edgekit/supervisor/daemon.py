@@ -1,0 +1,127 @@
+"""`supervisor --appliance FILE --engine NAME`: verify, start, ask, then watch one engine.
+
+    S1 every weights file hashes to what was signed
+    S2 the engine starts, with exactly the environment of the plan
+    S3 it says it is healthy, in time
+    S4 it answers every canary prompt rightly; only now is it READY
+    S5 it stays healthy, or the watchdog is no longer fed
+    S6 on SIGTERM the whole process group ends, by force after 10 seconds
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from edgekit.core.appliance import EngineSettings, parse_appliance
+from edgekit.errors import EdgekitError, EngineError, FormatError
+from edgekit.exit_codes import ExitCode
+from edgekit.supervisor.canary import check_answer, is_healthy, wait_healthy
+from edgekit.supervisor.weights import verify_weights
+from edgekit.system.notify import notify, watchdog_interval
+from edgekit.system.process import Child, spawn
+
+GRACE_S = 10.0
+POLL_S = 0.25
+DEFAULT_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
+
+
+class _StoppedError(Exception):
+    """SIGTERM or SIGINT arrived."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Supervise one engine until told to stop (0) or until it fails; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="edgekit-supervisor", description="starts one engine")
+    parser.add_argument("--appliance", type=Path, required=True, help="appliance.json")
+    parser.add_argument("--engine", required=True, help="name of the engine in it")
+    options = parser.parse_args(argv)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        _supervise(_settings(options.appliance, options.engine), stopping)
+    except _StoppedError:
+        return int(ExitCode.OK)
+    except EdgekitError as error:
+        parts = [error.message, *(f"{k}: {v}" for k, v in error.details().items())]
+        print("edgekit-supervisor: " + "; ".join(parts), file=sys.stderr, flush=True)
+        return int(error.exit_code)
+    return int(ExitCode.OK)
+
+
+def _settings(path: Path, name: str) -> EngineSettings:
+    try:
+        appliance = parse_appliance(path.read_bytes())
+    except OSError as error:
+        raise FormatError("cannot read", where=str(path), found=error.strerror) from error
+    try:
+        return appliance.engine(name)
+    except (KeyError, StopIteration) as error:
+        raise FormatError("no such engine", where=str(path), found=name) from error
+
+
+def _supervise(settings: EngineSettings, stopping: threading.Event) -> None:
+    notify("STATUS=verifying weights")
+    verify_weights(settings.weights)  # S1
+    deadline = time.monotonic() + settings.start_timeout_s
+    with suppress(FileNotFoundError):
+        # a socket left by a killed engine would keep the new one from listening
+        os.unlink(settings.socket)  # noqa: PTH108
+    notify("STATUS=starting the engine")
+    child = spawn(settings.argv, env={**DEFAULT_ENVIRONMENT, **dict(settings.environment)})  # S2
+    try:
+        _make_ready(settings, child, stopping, deadline)
+        notify("READY=1", "STATUS=answers canary prompts")
+        _watch(settings, child, stopping)
+    finally:
+        notify("STOPPING=1")
+        child.stop(GRACE_S)  # S6
+
+
+def _make_ready(
+    settings: EngineSettings, child: Child, stopping: threading.Event, deadline: float
+) -> None:
+    """S3 and S4."""
+    def still_running() -> None:
+        _check(child, stopping)
+
+    wait_healthy(settings.socket, deadline=deadline, still_running=still_running)
+    notify("STATUS=asking canary prompts")
+    for canary in settings.canaries:
+        still_running()
+        remaining = max(1.0, deadline - time.monotonic())
+        check_answer(settings.socket, canary, timeout_s=remaining)
+
+
+def _watch(settings: EngineSettings, child: Child, stopping: threading.Event) -> None:
+    """S5: returns never; ends by _StoppedError or EngineError."""
+    interval = watchdog_interval()
+    next_ping = time.monotonic()
+    while True:
+        if interval is not None and time.monotonic() >= next_ping:
+            if is_healthy(settings.socket):
+                notify("WATCHDOG=1")
+            next_ping = time.monotonic() + interval
+        stopping.wait(POLL_S)
+        _check(child, stopping)
+
+
+def _check(child: Child, stopping: threading.Event) -> None:
+    if stopping.is_set():
+        raise _StoppedError
+    status = child.status()
+    if status is not None:
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        raise EngineError("the engine ended", found=how)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""Clients of the audit writer's socket: one for asyncio programs, one blocking call.
+
+A record counts only when the writer answered with its number: every failure (writer gone, no answer
+in time, refused) is AuditUnavailableError, and the caller does not go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from edgekit.errors import AuditUnavailableError
+
+ANSWER_TIMEOUT_S = 5.0
+MAX_ANSWER_BYTES = 4096
+
+
+def append_event(
+    socket_path: str, record: Mapping[str, Any], *, timeout_s: float = ANSWER_TIMEOUT_S
+) -> int:
+    """Make one record durable and return its number. Raises AuditUnavailableError."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.settimeout(timeout_s)
+            sock.connect(socket_path)
+            sock.send(_encode(1, record))
+            _number, result = _decode(sock.recv(MAX_ANSWER_BYTES))
+    except (OSError, ValueError) as error:
+        raise _unavailable(socket_path, str(error)) from error
+    if isinstance(result, str):
+        raise _unavailable(socket_path, result)
+    return result
+
+
+class AsyncAuditClient:
+    """One connection, many records in flight; connects when needed, again after a loss.
+
+    Belongs to the event loop that first uses it.
+    """
+
+    def __init__(self, socket_path: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        self._path = socket_path
+        self._timeout_s = timeout_s
+        self._sock: socket.socket | None = None
+        self._connecting = asyncio.Lock()
+        self._waiting: dict[int, asyncio.Future[int]] = {}
+        self._last = 0
+
+    async def append(self, record: Mapping[str, Any]) -> int:
+        """Make the record durable and return its number. Raises AuditUnavailableError."""
+        self._last += 1
+        number = self._last
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                sock = await self._connection()
+                self._waiting[number] = answer
+                await self._send(sock, _encode(number, record))
+                return await answer
+        except TimeoutError as error:
+            raise _unavailable(self._path, "no answer in time") from error
+        except (OSError, ValueError) as error:
+            self.close()
+            raise _unavailable(self._path, str(error)) from error
+        finally:
+            self._waiting.pop(number, None)
+
+    def close(self) -> None:
+        """Drop the connection; records in flight fail."""
+        if self._sock is not None:
+            asyncio.get_running_loop().remove_reader(self._sock)
+            self._sock.close()
+            self._sock = None
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(_unavailable(self._path, "the connection was lost"))
+
+    async def _connection(self) -> socket.socket:
+        async with self._connecting:
+            if self._sock is None:
+                sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+                try:
+                    await asyncio.get_running_loop().sock_connect(sock, self._path)
+                except BaseException:
+                    sock.close()
+                    raise
+                asyncio.get_running_loop().add_reader(sock, self._read, sock)
+                self._sock = sock
+            return self._sock
+
+    async def _send(self, sock: socket.socket, data: bytes) -> None:
+        while True:
+            try:
+                sock.send(data)
+            except BlockingIOError:
+                # the writer is behind; waiting for it as a writer would clash with other senders
+                await asyncio.sleep(0.001)
+            else:
+                return
+
+    def _read(self, sock: socket.socket) -> None:
+        """Deliver every answer that waits."""
+        while True:
+            try:
+                data = sock.recv(MAX_ANSWER_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self.close()
+                return
+            with contextlib.suppress(ValueError):
+                number, result = _decode(data)
+                self._deliver(number, result)
+
+    def _deliver(self, number: int, result: int | str) -> None:
+        answer = self._waiting.get(number)
+        if answer is None or answer.done():
+            return
+        if isinstance(result, str):
+            answer.set_exception(_unavailable(self._path, result))
+        else:
+            answer.set_result(result)
+
+
+def _encode(number: int, record: Mapping[str, Any]) -> bytes:
+    return json.dumps({"id": number, "record": record}, allow_nan=False).encode()
+
+
+def _decode(data: bytes) -> tuple[int, int | str]:
+    """The client's number and the record's number, or the reason there is none."""
+    table = json.loads(data) if data else None
+    if not isinstance(table, dict):
+        raise ValueError("the audit writer closed the connection")  # noqa: TRY004
+    number, seq = table.get("id"), table.get("seq")
+    if isinstance(seq, int):
+        return (number if isinstance(number, int) else 0), seq
+    return (number if isinstance(number, int) else 0), str(table.get("error", "malformed answer"))
+
+
+def _unavailable(path: str, reason: str) -> AuditUnavailableError:
+    return AuditUnavailableError("the audit writer cannot record", where=path, found=reason)

@@ -1,0 +1,301 @@
+"""Opening and verifying a bundle set on its medium: steps V1 to V6 of bundle-v1.
+
+`open_set` looks at names and sizes only. `verify_set` is the one maker of a `VerifiedSet`; what
+installs, inspects or compares a set takes that type, so nothing unverified can be used by mistake.
+The medium is only ever read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.core import set_files, trust
+from edgekit.core.digest import Digest
+from edgekit.core.release import Manifest, VolumeTable, parse_manifest, parse_volume_table
+from edgekit.core.sshsig import verify_ssh
+from edgekit.errors import DigestError, FormatError, SetShapeError, TrustError
+from edgekit.system.files import read_bounded, translate_os_error
+from edgekit.system.trust_store import HostTrust
+
+_MAKER = object()
+
+
+@dataclass(frozen=True, slots=True)
+class UnverifiedSet:
+    """Folders said to hold a set: file names relative to the set, where each lies, and its size.
+
+    `foreign` are names that belong to no set; they are reported, never read.
+    """
+
+    folders: tuple[Path, ...]
+    files: dict[str, Path]
+    sizes: dict[str, int]
+    foreign: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedSet:
+    """A set whose metadata is vouched for by this host's trusted root (V1 to V6 passed).
+
+    Volumes are present with their exact size; their blocks are checked while they are read (V7).
+    Only `verify_set` makes one.
+    """
+
+    opened: UnverifiedSet
+    root: trust.TrustedRoot
+    new_roots: tuple[bytes, ...]
+    statement: trust.ReleaseStatement
+    manifest: Manifest
+    table: VolumeTable
+    metadata: dict[str, bytes]
+    _maker: object
+
+    def __post_init__(self) -> None:
+        if self._maker is not _MAKER:
+            raise TypeError("a VerifiedSet comes from verify_set() alone")
+
+    def volume_path(self, index: int) -> Path:
+        """Where a volume lies."""
+        return self.opened.files[self.table.volumes[index].name]
+
+
+def open_set(folders: tuple[Path, ...]) -> UnverifiedSet:
+    """Look at the folders (one per stick): names and sizes, nothing is read.
+
+    Raises SetShapeError when no folder holds a release statement or a name occurs twice.
+    """
+    files: dict[str, Path] = {}
+    foreign: list[str] = []
+    for folder in folders:
+        for name, path in _list_folder(folder):
+            if set_files.is_sidecar(path.name):
+                continue
+            if name in files and set_files.is_volume(name):
+                raise SetShapeError(
+                    "the same volume lies on two media",
+                    found=name,
+                    hint="leave one of the two away",
+                )
+            if _is_set_file(name):
+                files.setdefault(name, path)
+            else:
+                foreign.append(str(path))
+    if set_files.RELEASE not in files:
+        raise SetShapeError(
+            "no bundle set here",
+            where=", ".join(map(str, folders)),
+            needed=f"a folder with {set_files.RELEASE}",
+            hint="give the folder that holds release.json, or all folders of a set on many sticks",
+        )
+    sizes = {name: _regular_size(path) for name, path in files.items()}
+    return UnverifiedSet(folders, files, sizes, tuple(sorted(foreign)))
+
+
+def verify_set(opened: UnverifiedSet, host: HostTrust) -> VerifiedSet:
+    """Steps V1 to V6 against what this host trusts; reads a few MB and changes nothing.
+
+    Raises SetShapeError, SignatureError, RollbackError, DigestError, TrustError or FormatError.
+    """
+    _check_sizes(opened)  # V1
+    root, new_roots = _extend_roots(opened, host.require_root())  # V2
+    release = _read(opened, set_files.RELEASE)
+    statement = trust.verify_release(root, release)  # V3
+    trust.check_floor(statement, host.floor)  # V4
+    metadata = {set_files.RELEASE: release}
+    for name, length, value in statement.files:  # V5
+        metadata[name] = _read_signed(opened, name, length, value)
+    try:
+        manifest = parse_manifest(metadata[set_files.MANIFEST])
+        table = parse_volume_table(metadata[set_files.VOLUMES])
+    except KeyError as error:
+        raise FormatError(f"release statement does not list {error.args[0]}") from error
+    _check_versions(statement, manifest)
+    _check_blobs(manifest, table)
+    _check_shape(opened, statement, table)  # V6
+    _check_sums(opened, root, statement, table, metadata)
+    return VerifiedSet(opened, root, new_roots, statement, manifest, table, metadata, _MAKER)
+
+
+def _list_folder(folder: Path) -> list[tuple[str, Path]]:
+    """(name relative to the set, path) of everything one or, below `trust`, two levels down."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise translate_os_error(error, f"reading {folder}") from error
+    found: list[tuple[str, Path]] = []
+    for entry in entries:
+        if entry.name == set_files.TRUST and entry.is_dir(follow_symlinks=False):
+            found += [(f"trust/{below.name}", Path(below.path)) for below in os.scandir(entry)]
+        else:
+            found.append((entry.name, Path(entry.path)))
+    return found
+
+
+def _is_set_file(name: str) -> bool:
+    fixed = {
+        set_files.RELEASE,
+        set_files.MANIFEST,
+        set_files.VOLUMES,
+        set_files.README,
+        set_files.INSTALLER,
+        set_files.SUMS,
+        set_files.SUMS_SIGNATURE,
+    }
+    return (
+        name in fixed
+        or set_files.is_volume(name)
+        or re.fullmatch(set_files.ROOT_PATTERN, name) is not None
+    )
+
+
+def _regular_size(path: Path) -> int:
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise translate_os_error(error, f"looking at {path.name}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise SetShapeError("a file of the set is not a regular file", where=str(path))
+    return status.st_size
+
+
+def _check_sizes(opened: UnverifiedSet) -> None:
+    for name, size in opened.sizes.items():
+        if not set_files.is_volume(name) and size > set_files.max_bytes_of(name):
+            raise SetShapeError(
+                "a file of the set is too large",
+                where=str(opened.files[name]),
+                found=f"{size} bytes",
+                needed=f"at most {set_files.max_bytes_of(name)} bytes",
+            )
+
+
+def _extend_roots(
+    opened: UnverifiedSet, trusted: trust.TrustedRoot
+) -> tuple[trust.TrustedRoot, tuple[bytes, ...]]:
+    """Step V2: from the host's root upward, through the roots the set carries."""
+    added: list[bytes] = []
+    for _ in range(trust.MAX_ROTATIONS):
+        name = f"trust/{trusted.version + 1}.root.json"
+        if name not in opened.files:
+            return trusted, tuple(added)
+        data = _read(opened, name)
+        trusted = trust.extend_root(trusted, data)
+        added.append(data)
+    raise TrustError("too many root rotations in one set", needed=f"{trust.MAX_ROTATIONS} at most")
+
+
+def _read(opened: UnverifiedSet, name: str) -> bytes:
+    return read_bounded(opened.files[name], set_files.max_bytes_of(name), name)
+
+
+def _read_signed(opened: UnverifiedSet, name: str, length: int, value: str) -> bytes:
+    """A metadata file that must have exactly this length and SHA-384."""
+    if not _is_set_file(name) or set_files.is_volume(name):
+        raise FormatError("release statement lists a file no set has", found=name[:100])
+    if name not in opened.files:
+        raise SetShapeError(f"{name} is missing", hint="copy the set again, completely")
+    size = opened.sizes[name]
+    if size != length:
+        raise SetShapeError(
+            f"{name} has the wrong size",
+            where=str(opened.files[name]),
+            found=f"{size} bytes",
+            needed=f"{length} bytes",
+            hint=f"copy {name} again",
+        )
+    data = _read(opened, name)
+    found = Digest.of(data)
+    if found.value != value:
+        raise DigestError(
+            f"{name} is damaged",
+            where=str(opened.files[name]),
+            needed=f"sha384:{value[:16]}...",
+            found=f"sha384:{found.value[:16]}...",
+            hint=f"copy {name} again",
+        )
+    return data
+
+
+def _check_versions(statement: trust.ReleaseStatement, manifest: Manifest) -> None:
+    if (statement.name, statement.version) != (manifest.name, manifest.version):
+        raise FormatError(
+            "release statement and manifest are of different bundles",
+            found=f"{manifest.name} {manifest.version}",
+            needed=f"{statement.name} {statement.version}",
+        )
+
+
+def _check_blobs(manifest: Manifest, table: VolumeTable) -> None:
+    """Volumes hold exactly the blobs that the manifest's entries name, at their sizes."""
+    sizes = {entry.digest: entry.size for entry in manifest.entries}
+    lengths = {digest: sum(e.length for e in extents) for digest, extents in table.blobs}
+    if sizes != lengths or any(sizes[e.digest] != e.size for e in manifest.entries):
+        raise FormatError("manifest and volume table do not name the same blobs")
+
+
+def _check_shape(
+    opened: UnverifiedSet, statement: trust.ReleaseStatement, table: VolumeTable
+) -> None:
+    """Step V6: every volume is here with its exact size, and nothing else pretends to belong."""
+    named = {volume.name for volume in table.volumes}
+    for volume in table.volumes:
+        if volume.name not in opened.files:
+            raise SetShapeError(
+                f"volume {volume.name} is missing",
+                where=", ".join(map(str, opened.folders)),
+                hint=f"copy {volume.name} from the packager's set",
+            )
+        size = opened.sizes[volume.name]
+        if size != volume.size:
+            raise SetShapeError(
+                f"volume {volume.name} has the wrong size",
+                where=str(opened.files[volume.name]),
+                found=f"{size} bytes",
+                needed=f"{volume.size} bytes",
+                hint=f"copy {volume.name} again",
+            )
+    signed = {name for name, _, _ in statement.files}
+    unsigned = {set_files.RELEASE, set_files.SUMS, set_files.SUMS_SIGNATURE}
+    foreign = set(opened.files) - named - signed - unsigned
+    if foreign or opened.foreign:
+        found = ", ".join(sorted(foreign) or opened.foreign[:5])
+        raise SetShapeError(
+            "a file in the set's folder does not belong to it",
+            found=found,
+            hint="move it away; it may be from another set",
+        )
+
+
+def _check_sums(
+    opened: UnverifiedSet,
+    root: trust.TrustedRoot,
+    statement: trust.ReleaseStatement,
+    table: VolumeTable,
+    metadata: dict[str, bytes],
+) -> None:
+    """The stranger's files must say what the signed metadata says."""
+    for name in (set_files.SUMS, set_files.SUMS_SIGNATURE):
+        if name not in opened.files:
+            raise SetShapeError(f"{name} is missing", hint="copy the set again, completely")
+    sums = _read(opened, set_files.SUMS)
+    wanted = expected_sums(statement, table, metadata[set_files.RELEASE])
+    if sums != wanted:
+        raise DigestError(
+            f"{set_files.SUMS} is damaged",
+            where=str(opened.files[set_files.SUMS]),
+            hint=f"copy {set_files.SUMS} again",
+        )
+    signature = _read(opened, set_files.SUMS_SIGNATURE)
+    verify_ssh(signature, sums, trust.ssh_keys(root))
+
+
+def expected_sums(statement: trust.ReleaseStatement, table: VolumeTable, release: bytes) -> bytes:
+    """The SHA384SUMS bytes that belong to a release statement and volume table."""
+    lines = {name: value for name, _, value in statement.files}
+    lines[set_files.RELEASE] = Digest.of(release).value
+    lines |= {volume.name: volume.digest.value for volume in table.volumes}
+    return set_files.render_sums(lines)

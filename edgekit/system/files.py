@@ -1,0 +1,199 @@
+"""The file door: durable writes, locks, free space, links. Everything that must survive a power cut
+goes through here, in one order: temporary file, write, fsync, rename, fsync of the directory.
+
+A failed fsync is never retried: the kernel may already have dropped the dirty pages, so the file is
+removed and the error raised.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from edgekit.errors import BusyError, DiskFullError, EdgekitError, HostError, PrivilegeError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def translate_os_error(error: OSError, what: str) -> EdgekitError:
+    """The edgekit error that says what an OSError means for the person at the keyboard."""
+    where = str(error.filename) if error.filename else what
+    text = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno in _FULL:
+        return DiskFullError(
+            f"{what}: the file system is full", where=where, found=text, hint="df -h"
+        )
+    if error.errno in _DENIED:
+        return PrivilegeError(
+            f"{what}: not permitted",
+            where=where,
+            found=text,
+            hint="run as root, or give another --root",
+        )
+    return HostError(f"{what} failed", where=where, found=text)
+
+
+def durable_write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace `path` with `data` so that after a crash it holds the old or the new bytes.
+
+    Raises DiskFullError, PrivilegeError or HostError; on failure the old file is untouched and no
+    temporary file is left (after a crash one `.<name>.tmp` may be, and is overwritten next time).
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        try:
+            os.fchmod(descriptor, mode)
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+        fsync_directory(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise translate_os_error(error, f"writing {path.name}") from error
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write all bytes, however many short writes it takes. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def pwrite_all(descriptor: int, data: memoryview, offset: int) -> None:
+    """Write all bytes at `offset`, however many short writes it takes. Raises OSError."""
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
+
+
+def fsync_directory(path: Path) -> None:
+    """Make a rename or unlink in this directory durable. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_tree(root: Path) -> None:
+    """fsync every file and directory below `root`, leaves first. Raises OSError."""
+    for directory, _, names in os.walk(root, topdown=False):
+        for name in names:
+            path = Path(directory, name)
+            if path.is_symlink():
+                continue
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        fsync_directory(Path(directory))
+
+
+def switch_link(link: Path, target: str) -> None:
+    """Point a symbolic link elsewhere in one atomic step and make it durable (invariant I5).
+
+    Raises HostError; after a failure the link points where it pointed before.
+    """
+    temporary = link.with_name(f".{link.name}.new")
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        temporary.replace(link)
+        fsync_directory(link.parent)
+    except OSError as error:
+        raise translate_os_error(error, f"switching {link.name}") from error
+
+
+def link_or_copy(source: Path, target: Path, *, mode: int | None = None) -> None:
+    """Hard-link `source` to `target`, or copy where links cannot be (other file system, mode).
+
+    With `mode` the target gets its own inode and that mode. Raises OSError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if mode is None:
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP):
+                raise
+        else:
+            return
+    shutil.copyfile(source, target)
+    target.chmod(0o444 if mode is None else mode)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes an unprivileged writer may still use on the file system that holds, or will hold, path."""
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    usage = os.statvfs(existing)
+    return usage.f_bavail * usage.f_frsize
+
+
+@contextmanager
+def exclusive_lock(path: Path, what: str) -> Iterator[None]:
+    """Hold an advisory lock on `path` for the length of the block; never waits.
+
+    The kernel drops the lock when the process dies, so a stale file is harmless. Raises BusyError
+    when another process holds it, naming its pid.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise translate_os_error(error, f"locking {what}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise BusyError(
+                f"another edgekit command is changing {what}",
+                found=f"process {holder}",
+                hint="wait for it to end, then run the same command again",
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def read_bounded(path: Path, max_bytes: int, what: str) -> bytes:
+    """The whole file, which must be a regular file of at most `max_bytes` bytes.
+
+    Never follows a symbolic link in the last component. Raises HostError or FormatError's kin.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise translate_os_error(error, f"reading {what}") from error
+    if len(data) > max_bytes:
+        raise HostError(
+            f"{what} is too large", where=str(path), needed=f"at most {max_bytes} bytes"
+        )
+    return data
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory tree edgekit owns; absent is fine. Raises HostError."""
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise translate_os_error(error, f"removing {path.name}") from error

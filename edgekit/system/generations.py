@@ -1,0 +1,87 @@
+"""Generations on disk: built beside the running one, complete and fsynced before they count (I4)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit.core.appliance import encode_appliance
+from edgekit.core.host_layout import HostLayout
+from edgekit.core.install_plan import InstallPlan
+from edgekit.errors import EdgekitError
+from edgekit.system.files import (
+    durable_write,
+    fsync_directory,
+    fsync_tree,
+    link_or_copy,
+    remove_tree,
+    switch_link,
+    translate_os_error,
+)
+
+
+def current_generation(layout: HostLayout) -> str | None:
+    """The id of the generation that serves, or None."""
+    try:
+        target = layout.current.readlink()
+    except OSError:
+        return None
+    return target.name
+
+
+def build_generation(plan: InstallPlan, documents: dict[str, bytes]) -> None:
+    """Make the generation's folder out of blobs, units and documents; idempotent.
+
+    Raises DiskFullError or HostError; on failure the half-built folder is removed.
+    """
+    final = plan.layout.generation(plan.generation)
+    partial = final.with_name(f".{final.name}.partial")
+    remove_tree(partial)
+    try:
+        partial.mkdir(parents=True)
+        for entry in plan.tree:
+            link_or_copy(
+                plan.layout.blob(entry.digest),
+                partial / str(entry.path),
+                mode=0o555 if entry.executable else None,
+            )
+        _write_documents(partial, plan, documents)
+        fsync_tree(partial)
+        remove_tree(final)
+        partial.rename(final)
+        fsync_directory(final.parent)
+    except OSError as error:
+        remove_tree(partial)
+        raise translate_os_error(error, "building the generation") from error
+    except EdgekitError:
+        remove_tree(partial)
+        raise
+
+
+def _write_documents(folder: Path, plan: InstallPlan, documents: dict[str, bytes]) -> None:
+    durable_write(folder / "appliance.json", encode_appliance(plan.appliance))
+    for name, data in documents.items():
+        durable_write(folder / name, data)
+    if plan.units:
+        (folder / "units").mkdir()
+        for name, text in plan.units:
+            durable_write(folder / "units" / name, text.encode())
+
+
+def switch_current(layout: HostLayout, generation: str) -> None:
+    """The one commit point (I5): `current` names the generation, durably."""
+    switch_link(layout.current, f"generations/{generation}")
+
+
+def clear_current(layout: HostLayout) -> None:
+    """Undo the first switch ever: nothing serves."""
+    try:
+        layout.current.unlink(missing_ok=True)
+        fsync_directory(layout.current.parent)
+    except OSError as error:
+        raise translate_os_error(error, "clearing current") from error
+
+
+def remove_generation(layout: HostLayout, generation: str) -> None:
+    """Remove a generation that does not serve, and its half-built form."""
+    remove_tree(layout.generation(generation))
+    remove_tree(layout.generation(f".{generation}.partial"))

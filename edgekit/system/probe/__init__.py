@@ -1,0 +1,1 @@
+"""One source of host facts per module; each reads below a root directory and so replays."""

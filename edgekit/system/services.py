@@ -1,0 +1,270 @@
+"""Starting and stopping the appliance: under systemd, or in the foreground below a private root.
+
+Both keep one promise: `start` returns when the engine has given a right answer (its unit says READY
+only then) or raises, and `stop` leaves no process behind.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Protocol
+
+from edgekit.core.appliance import Appliance
+from edgekit.core.host_layout import HostLayout
+from edgekit.errors import EngineError, EngineNotReadyError, HostError, PortInUseError
+from edgekit.system.files import fsync_directory, translate_os_error
+from edgekit.system.process import Child, run, spawn
+
+TARGET = "edgekit.target"
+JOURNAL_LINES = 15
+SYSTEMCTL_TIMEOUT_S = 1500
+STOP_GRACE_S = 10.0
+
+
+class Services(Protocol):
+    """How an installed generation is run."""
+
+    def start(self, appliance: Appliance) -> None:
+        """Run this generation; ready when it returns. Raises EngineError, HostError."""
+
+    def stop(self) -> None:
+        """Stop whatever runs."""
+
+
+class SystemdServices:
+    """The host's own systemd."""
+
+    def __init__(self, layout: HostLayout) -> None:
+        self._layout = layout
+
+    def link_units(self, names: tuple[str, ...]) -> None:
+        """Link units into systemd's folder through `current`, so they switch with it.
+
+        Removes links to units the new generation does not have. Raises HostError.
+        """
+        folder = self._layout.units
+        wants = folder / "multi-user.target.wants"
+        try:
+            wants.mkdir(parents=True, exist_ok=True)
+            self._unlink_all_but(names)
+            for name in names:
+                _ensure_link(folder / name, self._layout.current / "units" / name)
+            _ensure_link(wants / TARGET, folder / TARGET)
+            fsync_directory(wants)
+            fsync_directory(folder)
+        except OSError as error:
+            raise translate_os_error(error, "linking units") from error
+
+    def unlink_units(self) -> None:
+        """Remove every link this class made."""
+        try:
+            self._unlink_all_but(())
+            (self._layout.units / "multi-user.target.wants" / TARGET).unlink(missing_ok=True)
+            fsync_directory(self._layout.units)
+        except OSError as error:
+            raise translate_os_error(error, "unlinking units") from error
+        _systemctl("daemon-reload")
+
+    def _unlink_all_but(self, names: tuple[str, ...]) -> None:
+        for path in self._layout.units.glob("edgekit*"):
+            if path.is_symlink() and path.name not in names:
+                path.unlink()
+
+    def start(self, appliance: Appliance) -> None:
+        """Reload, then start the target's units; engines are ready when this returns."""
+        _systemctl("daemon-reload")
+        engines = [f"edgekit-engine@{engine.name}.service" for engine in appliance.engines]
+        units = [
+            "edgekit-auditd.service",
+            *engines,
+            "edgekit-gateway.socket",
+            "edgekit-gateway.service",
+            TARGET,
+        ]
+        for unit in units:
+            done = run(["systemctl", "restart", unit], timeout_s=SYSTEMCTL_TIMEOUT_S, check=False)
+            if done.returncode != 0:
+                raise _unit_failed(unit)
+
+    def stop(self) -> None:
+        """Stop all of the appliance's units and forget their failures."""
+        run(["systemctl", "stop", "edgekit*"], timeout_s=SYSTEMCTL_TIMEOUT_S, check=False)
+        run(
+            ["systemctl", "stop", TARGET, "edgekit-gateway.socket"],
+            timeout_s=SYSTEMCTL_TIMEOUT_S,
+            check=False,
+        )
+        run(["systemctl", "reset-failed", "edgekit*"], timeout_s=60, check=False)
+
+
+def _ensure_link(path: Path, target: Path) -> None:
+    if path.is_symlink() and path.readlink() == target:
+        return
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+def _systemctl(*arguments: str) -> None:
+    run(["systemctl", *arguments], timeout_s=SYSTEMCTL_TIMEOUT_S)
+
+
+def _unit_failed(unit: str) -> HostError | EngineError:
+    """The error that shows the unit's own last words."""
+    log = run(
+        ["journalctl", "--no-pager", "-o", "cat", "-n", str(JOURNAL_LINES), "-u", unit],
+        timeout_s=60,
+        check=False,
+    )
+    found = log.stdout.decode(errors="replace").strip() or "no output"
+    kind = EngineError if "engine" in unit else HostError
+    return kind(f"{unit} did not start", found=found, hint=f"journalctl -u {unit}")
+
+
+class ForegroundServices:
+    """The same daemons as child processes, for a private root on a machine without our units."""
+
+    def __init__(self, layout: HostLayout) -> None:
+        self._layout = layout
+        self._children: dict[str, Child] = {}
+
+    def start(self, appliance: Appliance) -> None:
+        """Start audit writer, engines and gateway in this order, waiting for each."""
+        runtime = self._layout.generation(appliance.generation) / "runtime/edgekit"
+        settings = self._layout.generation(appliance.generation) / "appliance.json"
+        listener = bind_listener(appliance.listen)
+        try:
+            self._run_daemon(
+                "auditd",
+                [
+                    str(runtime),
+                    "daemon",
+                    "auditd",
+                    "--log",
+                    str(self._layout.audit),
+                    "--socket",
+                    appliance.audit_socket,
+                ],
+                timeout_s=30,
+            )
+            for engine in appliance.engines:
+                self._run_daemon(
+                    f"engine {engine.name}",
+                    [
+                        str(runtime),
+                        "daemon",
+                        "engine",
+                        "--appliance",
+                        str(settings),
+                        "--engine",
+                        engine.name,
+                    ],
+                    timeout_s=engine.start_timeout_s,
+                )
+            self._run_daemon(
+                "gateway",
+                [
+                    str(runtime),
+                    "daemon",
+                    "gateway",
+                    "--appliance",
+                    str(settings),
+                    "--keys",
+                    str(self._layout.api_keys),
+                ],
+                timeout_s=60,
+                listener=listener,
+            )
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            listener.close()
+
+    def wait(self) -> None:
+        """Return when any daemon ends. Raises EngineError naming it."""
+        while True:
+            for name, child in self._children.items():
+                status = child.status()
+                if status is not None:
+                    raise EngineError(f"{name} ended", found=f"status {status}")
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """Stop all daemons, newest first."""
+        for name in reversed(list(self._children)):
+            self._children.pop(name).stop(STOP_GRACE_S)
+
+    def _run_daemon(
+        self,
+        name: str,
+        argv: list[str],
+        *,
+        timeout_s: float,
+        listener: socket.socket | None = None,
+    ) -> None:
+        """Start a daemon and wait for its READY on a socket of its own."""
+        path = self._layout.run / f"notify-{len(self._children)}.sock"
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            try:
+                notify.bind(str(path))
+            except OSError as error:
+                raise HostError(
+                    "the private root's path is too long for a socket",
+                    where=str(path),
+                    needed="a path below 90 bytes",
+                ) from error
+            environment = {
+                "PATH": os.defpath,
+                "HOME": str(self._layout.run),
+                "NOTIFY_SOCKET": str(path),
+                "STATE_DIRECTORY": str(self._layout.state),
+            }
+            child = spawn(
+                argv,
+                env=environment,
+                listen_descriptor=listener.fileno() if listener else None,
+            )
+            self._children[name] = child
+            _wait_ready(name, child, notify, timeout_s)
+
+
+def _wait_ready(name: str, child: Child, notify: socket.socket, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    notify.settimeout(0.1)
+    while time.monotonic() < deadline:
+        try:
+            if b"READY=1" in notify.recv(4096).split(b"\n"):
+                return
+        except TimeoutError:
+            status = child.status()
+            if status is not None:
+                raise EngineError(f"{name} did not start", found=f"status {status}") from None
+    raise EngineNotReadyError(f"{name} was not ready in time", needed=f"{timeout_s:.0f} s")
+
+
+def bind_listener(listen: str) -> socket.socket:
+    """A listening TCP socket on `address:port`. Raises PortInUseError or HostError."""
+    address, _, port = listen.rpartition(":")
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((address, int(port)))
+    except OSError as error:
+        listener.close()
+        raise PortInUseError(
+            "another program already listens on the API's address",
+            found=listen,
+            needed="a free address",
+            hint="ss -ltnp, or install with --listen ADDRESS:PORT",
+        ) from error
+    listener.listen(1024)
+    return listener
+
+
+def check_port_free(listen: str) -> None:
+    """Refuse an address that is taken. Raises PortInUseError; holds nothing afterwards."""
+    bind_listener(listen).close()

@@ -1,0 +1,411 @@
+"""Volumes in and out: blocks are hashed by all cores while bytes stream, memory stays flat.
+
+Writing: blobs are read once, written once and hashed on the way. Reading (step V7): every block is
+read exactly once, hashed in memory, and only then handed on, so a medium that answers differently
+the second time has no second time (invariant I2).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+from edgekit.core.digest import Digest, new_hasher
+from edgekit.core.events import Advanced, Finished, Listener, Started
+from edgekit.core.layout import volume_name
+from edgekit.core.release import BLOCK_BYTES, Extent, Volume, VolumeTable
+from edgekit.errors import DigestError, HostError
+from edgekit.system.files import fsync_directory, pwrite_all, translate_os_error
+
+SLICE_BYTES = 256 << 10
+"""SHA-256 runs half as fast again over slices that stay in the cache; SHA-384 does not care."""
+
+MAX_WORKERS = 8
+
+
+def worker_count() -> int:
+    """Threads for hashing: one per usable core, at most eight (64 MiB of blocks)."""
+    return max(2, min(MAX_WORKERS, len(os.sched_getaffinity(0))))
+
+
+def hash_view(data: memoryview, algorithm: str) -> str:
+    """Hex digest of a block, hashed in cache-sized slices; releases the GIL."""
+    hasher = new_hasher(algorithm)
+    for start in range(0, len(data), SLICE_BYTES):
+        hasher.update(data[start : start + SLICE_BYTES])
+    return hasher.hexdigest()
+
+
+def hash_file(path: Path, algorithm: str) -> tuple[Digest, int]:
+    """Digest and size in bytes of a file. Raises HostError."""
+    hasher = new_hasher(algorithm)
+    size = 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(4 * SLICE_BYTES):
+                hasher.update(chunk)
+                size += len(chunk)
+    except OSError as error:
+        raise translate_os_error(error, f"reading {path}") from error
+    return Digest(algorithm, hasher.hexdigest()), size
+
+
+class _Buffers:
+    """A fixed set of block buffers; taking one waits until one is free, which bounds memory."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self._free: SimpleQueue[bytearray] = SimpleQueue()
+        for _ in range(count):
+            self._free.put(bytearray(size))
+
+    @contextmanager
+    def borrow(self) -> Iterator[bytearray]:
+        buffer = self._free.get()
+        try:
+            yield buffer
+        finally:
+            self._free.put(buffer)
+
+
+# ---------------------------------------------------------------------------------------- writing
+
+
+@dataclass(frozen=True, slots=True)
+class BlobSource:
+    """A blob to be written: its digest (already known), size in bytes and where its bytes are."""
+
+    digest: Digest
+    size: int
+    path: Path
+
+
+def write_volumes(
+    directory: Path,
+    blobs: Sequence[BlobSource],
+    sizes: Sequence[int],
+    extents: dict[Digest, tuple[Extent, ...]],
+    *,
+    algorithm: str,
+    listener: Listener,
+) -> VolumeTable:
+    """Write the volumes of a set into `directory` and return their table.
+
+    Volumes are written in order, their blocks hashed by all cores. Raises DiskFullError or
+    HostError; the caller owns `directory` and removes it on failure.
+    """
+    listener(Started("write volumes", sum(sizes)))
+    volumes = []
+    for index, size in enumerate(sizes):
+        pieces = _pieces_of_volume(index, blobs, extents)
+        volumes.append(_write_volume(directory, index, size, pieces, algorithm, listener))
+    try:
+        fsync_directory(directory)
+    except OSError as error:
+        raise translate_os_error(error, "writing volumes") from error
+    listener(Finished("write volumes", f"{len(volumes)} volumes"))
+    table = tuple((blob.digest, extents[blob.digest]) for blob in blobs)
+    return VolumeTable(algorithm, BLOCK_BYTES, tuple(volumes), table)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    path: Path
+    start: int
+    length: int
+
+
+def _pieces_of_volume(
+    index: int, blobs: Sequence[BlobSource], extents: dict[Digest, tuple[Extent, ...]]
+) -> list[_Piece]:
+    """What goes into a volume, in order of offset: runs of source files."""
+    pieces = []
+    for blob in blobs:
+        start = 0
+        for extent in extents[blob.digest]:
+            if extent.volume == index:
+                pieces.append(_Piece(blob.path, start, extent.length))
+            start += extent.length
+    return pieces
+
+
+def _write_volume(
+    directory: Path,
+    index: int,
+    size: int,
+    pieces: list[_Piece],
+    algorithm: str,
+    listener: Listener,
+) -> Volume:
+    name = volume_name(index)
+    whole = new_hasher("sha384")
+    blocks: list[Future[str]] = []
+    slots = threading.Semaphore(2 * worker_count())
+
+    def hash_block(block: bytes) -> str:
+        try:
+            return hash_view(memoryview(block), algorithm)
+        finally:
+            slots.release()
+
+    try:
+        with (
+            (directory / name).open("wb", buffering=0) as out,
+            ThreadPoolExecutor(worker_count()) as pool,
+            ThreadPoolExecutor(1) as whole_pool,
+        ):
+            for block in _blocks(pieces):
+                slots.acquire()
+                blocks.append(pool.submit(hash_block, block))
+                whole_done = whole_pool.submit(whole.update, block)
+                out.write(block)
+                whole_done.result()
+                listener(Advanced("write volumes", len(block)))
+            os.fsync(out.fileno())
+    except OSError as error:
+        raise translate_os_error(error, f"writing {name}") from error
+    digests = tuple(future.result() for future in blocks)
+    return Volume(name, size, Digest("sha384", whole.hexdigest()), digests)
+
+
+def _blocks(pieces: list[_Piece]) -> Iterator[bytes]:
+    """The volume's bytes in blocks; every source file is opened once and read in order."""
+    block = bytearray()
+    for piece in pieces:
+        with piece.path.open("rb", buffering=0) as file:
+            file.seek(piece.start)
+            left = piece.length
+            while left:
+                chunk = file.read(min(left, BLOCK_BYTES - len(block)))
+                if not chunk:
+                    raise HostError("a file became shorter while bundling", where=str(piece.path))
+                block += chunk
+                left -= len(chunk)
+                if len(block) == BLOCK_BYTES:
+                    yield bytes(block)
+                    block.clear()
+    if block:
+        yield bytes(block)
+
+
+# ---------------------------------------------------------------------------------------- reading
+
+Sink = Callable[[int, int, memoryview], None]
+"""Receives (volume index, offset, verified bytes), from several threads, each byte once."""
+
+
+def read_volumes(
+    table: VolumeTable,
+    path_of: Callable[[int], Path],
+    *,
+    wanted: frozenset[Digest] | None,
+    sink: Sink | None,
+    listener: Listener,
+    task: str,
+) -> int:
+    """Step V7: read and verify blocks, hand verified bytes to `sink`; returns bytes read.
+
+    With `wanted`, blocks that hold none of those blobs are not read at all. Raises DigestError
+    naming volume, block and the blobs it hits, or HostError when the medium cannot be read.
+    """
+    blocks = _wanted_blocks(table, wanted)
+    listener(Started(task, sum(length for _, _, length in blocks)))
+    buffers = _Buffers(worker_count() + 1, table.block_bytes)
+    stop = threading.Event()
+    with _open_volumes(table, path_of, {volume for volume, _, _ in blocks}) as descriptors:
+
+        def work(volume: int, number: int, length: int) -> int:
+            if stop.is_set():
+                return 0
+            with buffers.borrow() as buffer:
+                view = memoryview(buffer)[:length]
+                offset = number * table.block_bytes
+                _read_exactly(descriptors[volume], view, offset, table.volumes[volume].name)
+                _check_block(table, volume, number, view)
+                if sink is not None:
+                    sink(volume, offset, view)
+            listener(Advanced(task, length))
+            return length
+
+        total = _run_all(work, blocks, stop)
+    listener(Finished(task))
+    return total
+
+
+def _run_all(
+    work: Callable[[int, int, int], int],
+    blocks: list[tuple[int, int, int]],
+    stop: threading.Event,
+) -> int:
+    """Run work over all blocks; the first error (in block order) wins and stops the rest."""
+    with ThreadPoolExecutor(worker_count()) as pool:
+        futures = [pool.submit(work, *block) for block in blocks]
+        try:
+            return sum(future.result() for future in futures)
+        except BaseException:
+            stop.set()
+            raise
+
+
+def _wanted_blocks(
+    table: VolumeTable, wanted: frozenset[Digest] | None
+) -> list[tuple[int, int, int]]:
+    """(volume, block number, length in bytes) of every block to read, in medium order."""
+    numbers: set[tuple[int, int]] = set()
+    for digest, extents in table.blobs:
+        if wanted is not None and digest not in wanted:
+            continue
+        for extent in extents:
+            first = extent.offset // table.block_bytes
+            last = (extent.offset + extent.length - 1) // table.block_bytes
+            numbers.update((extent.volume, number) for number in range(first, last + 1))
+    return [
+        (
+            volume,
+            number,
+            min(table.block_bytes, table.volumes[volume].size - number * table.block_bytes),
+        )
+        for volume, number in sorted(numbers)
+    ]
+
+
+@contextmanager
+def _open_volumes(
+    table: VolumeTable, path_of: Callable[[int], Path], indexes: set[int]
+) -> Iterator[dict[int, int]]:
+    """One descriptor per volume for the whole pass, so nobody can swap a file in between."""
+    descriptors: dict[int, int] = {}
+    try:
+        for index in sorted(indexes):
+            path = path_of(index)
+            try:
+                descriptors[index] = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+                os.posix_fadvise(descriptors[index], 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            except OSError as error:
+                raise translate_os_error(error, f"reading {path.name}") from error
+        yield descriptors
+    finally:
+        for descriptor in descriptors.values():
+            os.close(descriptor)
+
+
+def _read_exactly(descriptor: int, view: memoryview, offset: int, name: str) -> None:
+    position = 0
+    while position < len(view):
+        try:
+            count = os.preadv(descriptor, [view[position:]], offset + position)
+        except OSError as error:
+            raise DigestError(
+                f"volume {name} cannot be read",
+                found=f"{os.strerror(error.errno or 0)} at byte {offset + position}",
+                hint=f"copy {name} again, or use another stick",
+            ) from error
+        if count == 0:
+            raise DigestError(
+                f"volume {name} ends too early",
+                found=f"{offset + position} bytes",
+                hint=f"copy {name} again",
+            )
+        position += count
+
+
+def _check_block(table: VolumeTable, volume: int, number: int, view: memoryview) -> None:
+    found = hash_view(view, table.algorithm)
+    needed = table.volumes[volume].blocks[number]
+    if found == needed:
+        return
+    name = table.volumes[volume].name
+    offset = number * table.block_bytes
+    hit = [
+        digest.short
+        for digest, extents in table.blobs
+        for extent in extents
+        if extent.volume == volume
+        and extent.offset < offset + len(view)
+        and offset < extent.offset + extent.length
+    ]
+    raise DigestError(
+        f"volume {name} is damaged",
+        where=f"block {number}, bytes {offset} to "
+        f"{offset + len(view) - 1}, blobs {', '.join(hit[:5])}",
+        needed=f"{table.algorithm}:{needed[:16]}...",
+        found=f"{table.algorithm}:{found[:16]}...",
+        hint=f"copy {name} again",
+    )
+
+
+class BlobSink:
+    """Assembles verified bytes into blob files in a staging folder.
+
+    Each wanted blob becomes `<hex>` in the folder when its last byte has been written and fsynced;
+    until then it is `<hex>.part`. Thread-safe: workers write disjoint ranges.
+    """
+
+    def __init__(self, directory: Path, table: VolumeTable, wanted: frozenset[Digest]) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._descriptors: dict[Digest, int] = {}
+        self._left: dict[Digest, int] = {}
+        self._runs: dict[int, list[tuple[int, int, Digest, int]]] = {}
+        for digest, extents in table.blobs:
+            if digest not in wanted:
+                continue
+            self._left[digest] = sum(extent.length for extent in extents)
+            start = 0
+            for extent in extents:
+                run = (extent.offset, extent.length, digest, start)
+                self._runs.setdefault(extent.volume, []).append(run)
+                start += extent.length
+            if not extents:
+                (directory / digest.value).touch(mode=0o444)
+
+    def __call__(self, volume: int, offset: int, data: memoryview) -> None:
+        end = offset + len(data)
+        for start, length, digest, position in self._overlapping(volume, offset, end):
+            low, high = max(start, offset), min(start + length, end)
+            piece = data[low - offset : high - offset]
+            try:
+                pwrite_all(self._descriptor(digest), piece, position + low - start)
+                self._finish(digest, len(piece))
+            except OSError as error:
+                raise translate_os_error(error, "copying the set") from error
+
+    def _overlapping(
+        self, volume: int, offset: int, end: int
+    ) -> Iterator[tuple[int, int, Digest, int]]:
+        for run in self._runs.get(volume, []):
+            if run[0] < end and offset < run[0] + run[1]:
+                yield run
+
+    def _descriptor(self, digest: Digest) -> int:
+        with self._lock:
+            if digest not in self._descriptors:
+                path = self._directory / f"{digest.value}.part"
+                flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
+                self._descriptors[digest] = os.open(path, flags, 0o444)
+            return self._descriptors[digest]
+
+    def _finish(self, digest: Digest, written: int) -> None:
+        with self._lock:
+            self._left[digest] -= written
+            if self._left[digest]:
+                return
+            descriptor = self._descriptors.pop(digest)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        part = self._directory / f"{digest.value}.part"
+        part.rename(self._directory / digest.value)
+
+    def close(self) -> None:
+        """Close what an interrupted pass left open; its `.part` files stay for a later run."""
+        with self._lock:
+            for descriptor in self._descriptors.values():
+                os.close(descriptor)
+            self._descriptors.clear()

@@ -1,0 +1,132 @@
+"""A whole gateway for tests: real audit writer, real sockets, a fake (or real) engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from edgekit.core.api_keys import ApiKey, KeyRing, make_api_key
+from edgekit.core.appliance import Appliance, EngineSettings, ServedModel
+from edgekit.gateway.app import Gateway
+from edgekit.operations.audit import tail_audit
+from tests.support.daemons import Daemon, running_auditd
+from tests.support.fake_engine import FakeEngine
+
+WEIGHTS = "sha384:" + "ab" * 48
+SLOTS = 4
+
+
+def make_key(*scopes: str) -> tuple[ApiKey, str]:
+    return make_api_key(os.urandom(4), os.urandom(32), scopes=scopes or ("chat",), note="",
+                        created=1_700_000_000)
+
+
+def make_appliance(work: Path, port: int, *, engine_socket: str, context: int = 512) -> Appliance:
+    return Appliance(
+        name="demo-appliance", version="1.0.0", generation="g1", listen=f"127.0.0.1:{port}",
+        audit_socket=str(work / "audit.sock"),
+        models=(ServedModel(
+            name="demo", engine="main", digest=WEIGHTS, size=1000, format="gguf", family="llama",
+            parameter_size="3M", quantization="Q8_0", context=context, license="Apache-2.0",
+            created=1_700_000_000),),
+        engines=(EngineSettings(
+            name="main", kind="llama.cpp", argv=("engine",), environment=(),
+            socket=engine_socket, slots=SLOTS, context=context * SLOTS, start_timeout_s=60,
+            weights=(), canaries=()),),
+    )
+
+
+@dataclass
+class Site:
+    """A running gateway, what is behind it, and a client with a good key."""
+
+    url: str
+    token: str
+    engine: FakeEngine
+    auditd: Daemon
+    work: Path
+    http: httpx.Client
+    loop: asyncio.AbstractEventLoop
+
+    def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
+        return self.http.post(path, json=body, **options)
+
+    def records(self, count: int = 50) -> list[dict[str, Any]]:
+        return [r for r in tail_audit(self.work / "audit", count) if r.get("unit") == "gateway"]
+
+    def wait_for_record(self, kind: str, timeout_s: float = 5.0) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            for record in reversed(self.records()):
+                if record["type"] == kind:
+                    return record
+            time.sleep(0.02)
+        raise AssertionError(f"no {kind} record")
+
+    def on_loop(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
+
+
+@contextlib.contextmanager
+def serving(
+    appliance: Appliance, ring: KeyRing, sock: socket.socket, engine: FakeEngine | None = None,
+    extra_hosts: tuple[str, ...] = (),
+) -> Iterator[asyncio.AbstractEventLoop]:
+    """The gateway (and a fake engine) on a loop of their own thread."""
+    ready, loops = threading.Event(), []
+    server = uvicorn.Server(uvicorn.Config(
+        lambda *_: None, ws="none", lifespan="off", log_level="critical", h11_max_incomplete_event_size=16384))
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+
+    async def run() -> None:
+        gateway = Gateway(appliance, ring, b"k" * 48, extra_hosts)
+        server.config.app = gateway
+        if engine is not None:
+            await engine.start()
+        loops.append(asyncio.get_running_loop())
+        task = asyncio.ensure_future(server.serve(sockets=[sock]))
+        while not server.started and not task.done():
+            await asyncio.sleep(0.005)
+        ready.set()
+        await task
+        gateway.close()
+        if engine is not None:
+            await engine.stop()
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)
+    thread.start()
+    assert ready.wait(20)
+    try:
+        yield loops[0]
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        thread.join(20)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A gateway in front of the fake engine, with a real audit writer."""
+    with running_auditd(tmp_path) as auditd, socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        key, token = make_key()
+        engine = FakeEngine(str(tmp_path / "engine.sock"))
+        appliance = make_appliance(tmp_path, port, engine_socket=engine.socket_path)
+        url = f"http://127.0.0.1:{port}"
+        headers = {"Authorization": f"Bearer {token}"}
+        with serving(appliance, KeyRing((key,)), sock, engine) as loop, httpx.Client(
+            base_url=url, headers=headers, timeout=20
+        ) as client:
+            yield Site(url, token, engine, auditd, tmp_path, client, loop)

@@ -1,0 +1,143 @@
+"""A tiny container image for the demo and the tests: busybox and a script that says hello.
+
+    python -m tools.demo_image LAYOUT           write an OCI layout with two architectures
+    python -m tools.demo_image LAYOUT --push PORT   and push it to the demo registry
+
+The same busybox gives the same bytes every time: no clock, no user, sorted members. Only the image
+of the building machine's architecture can run; the other one differs by a marker file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import io
+import json
+import platform
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import MissingToolError
+from edgekit.system.process import run
+from tools.demo_registry import NAME
+
+REFERENCE = f"{NAME}/edgekit/hello:1.0"
+GREETING = "hello from edgekit"
+ARCHITECTURES = ("amd64", "arm64")
+BUSYBOX = Path("/bin/busybox")
+PUSH_TIMEOUT_S = 120.0
+
+_APPLETS = ("cat", "echo", "id", "ls", "sh", "sleep", "wget")
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_INDEX = "application/vnd.oci.image.index.v1+json"
+_CONFIG = "application/vnd.oci.image.config.v1+json"
+_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+_EPOCH = "1970-01-01T00:00:00Z"
+
+
+def write_layout(folder: Path, *, marker: str = "") -> str:
+    """Write the OCI layout; returns the digest of its two-architecture index.
+
+    `marker` goes into a file of every image, to make another image of the same name. Raises
+    MissingToolError without a static busybox.
+    """
+    if not BUSYBOX.is_file():
+        raise MissingToolError("no static busybox", where=str(BUSYBOX),
+                               hint="apt-get install busybox-static")
+    blobs = folder / "blobs" / "sha256"
+    blobs.mkdir(parents=True, exist_ok=True)
+    manifests = [_image(blobs, arch, marker) for arch in ARCHITECTURES]
+    index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}
+    top = _store(blobs, _INDEX, _json(index))
+    top["annotations"] = {"org.opencontainers.image.ref.name": "hello"}
+    (folder / "oci-layout").write_bytes(_json({"imageLayoutVersion": "1.0.0"}))
+    (folder / "index.json").write_bytes(
+        _json({"schemaVersion": 2, "mediaType": _INDEX, "manifests": [top]})
+    )
+    return str(top["digest"])
+
+
+def push(layout: Path, port: int, reference: str = REFERENCE) -> None:
+    """Copy the layout, both architectures and unchanged digests, to the demo registry on `port`.
+
+    skopeo maps registry names for reading only, so the address is put in here. Raises
+    MissingToolError without skopeo, HostError when it fails.
+    """
+    address = f"127.0.0.1:{port}{reference.removeprefix(NAME)}"
+    run(["skopeo", "copy", "--quiet", "--all", "--preserve-digests", "--dest-tls-verify=false",
+         f"oci:{layout}:hello", f"docker://{address}"], timeout_s=PUSH_TIMEOUT_S)
+
+
+def _image(blobs: Path, arch: str, marker: str) -> dict[str, Any]:
+    tar = _layer_tar(arch, marker)
+    layer = _store(blobs, _LAYER, gzip.compress(tar, 9, mtime=0))
+    config = {
+        "architecture": arch, "os": "linux", "created": _EPOCH,
+        "config": {"Entrypoint": ["/bin/sh", "/hello.sh"], "Env": ["PATH=/bin"], "User": "65534"},
+        "rootfs": {"type": "layers", "diff_ids": [_digest(tar)]},
+        "history": [{"created": _EPOCH, "created_by": "tools/demo_image.py"}],
+    }
+    manifest = {"schemaVersion": 2, "mediaType": _MANIFEST,
+                "config": _store(blobs, _CONFIG, _json(config)), "layers": [layer]}
+    entry = _store(blobs, _MANIFEST, _json(manifest))
+    return {**entry, "platform": {"architecture": arch, "os": "linux"}}
+
+
+def _layer_tar(arch: str, marker: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        _add(tar, "bin", kind=tarfile.DIRTYPE)
+        _add(tar, "bin/busybox", BUSYBOX.read_bytes(), mode=0o755)
+        for applet in _APPLETS:
+            _add(tar, f"bin/{applet}", kind=tarfile.SYMTYPE, link="busybox")
+        _add(tar, "edgekit-arch", f"{arch}{marker}\n".encode())
+        _add(tar, "hello.sh", f'echo "{GREETING}"\nexec "$@"\n'.encode(), mode=0o755)
+        _add(tar, "tmp", kind=tarfile.DIRTYPE, mode=0o1777)
+    return buffer.getvalue()
+
+
+def _add(
+    tar: tarfile.TarFile, name: str, data: bytes = b"", *, mode: int = 0o644,
+    kind: bytes = tarfile.REGTYPE, link: str = "",
+) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = len(data), kind, link
+    info.mode = 0o755 if kind == tarfile.DIRTYPE and mode == 0o644 else mode
+    tar.addfile(info, io.BytesIO(data))
+
+
+def _store(blobs: Path, media_type: str, data: bytes) -> dict[str, Any]:
+    digest = _digest(data)
+    (blobs / digest.removeprefix("sha256:")).write_bytes(data)
+    return {"mediaType": media_type, "digest": digest, "size": len(data)}
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def native_arch() -> str:
+    """This machine's architecture, in the words of OCI."""
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+
+
+def main() -> None:
+    """Write the layout, print its digest, and push it when asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("layout", type=Path)
+    parser.add_argument("--push", type=int, metavar="PORT",
+                        help=f"push as {REFERENCE} to the demo registry on this port")
+    arguments = parser.parse_args()
+    print(write_layout(arguments.layout))
+    if arguments.push:
+        push(arguments.layout, arguments.push)
+
+
+if __name__ == "__main__":
+    main()

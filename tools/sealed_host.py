@@ -1,0 +1,797 @@
+"""Boot a sealed host: a Debian machine with systemd, without Python and without a network.
+
+A rootfs is built once and cached (`build_rootfs`). Each `SealedHost` keeps its own changes over
+that shared, never modified rootfs, so the same host can be booted again and finds its files.
+`SealedHost.boot` runs one bash job inside the booted machine. The machine answers with exit
+status 123 only if the job ended with 0, so a machine that never came up cannot look like a success.
+
+Needs root, systemd-nspawn and debootstrap; the machine it runs on needs no systemd of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO, Final
+
+SUITE: Final = "bookworm"
+BASE_PACKAGES: Final = ("systemd", "systemd-sysv", "dbus")
+EXIT_OK: Final = 123
+"""What the machine exits with when the job ended with 0; nothing else in systemd uses it."""
+
+Report = Callable[[str], None]
+
+_COMMANDS: Final = {
+    "systemd-nspawn": "systemd-container",
+    "debootstrap": "debootstrap",
+    "apt-get": "apt",
+    "mount": "mount",
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+    "setpriv": "util-linux",
+}
+_NSPAWN_STATE: Final = Path("/run/systemd/nspawn")
+_CHANNEL: Final = "/run/sealed-host"
+_FIRST_LINE: Final = "sealed-host: the job starts"
+_JOURNAL_LINES: Final = 80
+
+# Arguments: scratch folder, result folder, archive, base rootfs or "", packages to add ...
+# The scratch folder is in memory where there is room: dpkg waits for the disk after every file,
+# which makes two thirds of the time on a disk. The mount lives in a private namespace and so
+# disappears with the process, however that ends.
+_BUILD_SCRIPT: Final = r"""
+set -euo pipefail
+export LC_ALL=C DEBIAN_FRONTEND=noninteractive
+scratch=$1 result=$2 archive=$3 base=$4; shift 4
+root=$scratch/root
+available_kib=$(awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo)
+if [ "$available_kib" -gt $((2 * 1024 * 1024)) ]; then mount -t tmpfs tmpfs "$scratch"; fi
+eval "$(apt-config shell http_proxy Acquire::http::Proxy)"
+if [ -n "${http_proxy-}" ]; then export http_proxy; fi
+
+mkdir -p "$root/etc/dpkg/dpkg.cfg.d"
+echo force-unsafe-io > "$root/etc/dpkg/dpkg.cfg.d/force-unsafe-io"
+if [ -n "$base" ]; then
+    cp -a "$base/." "$root/"
+    cp /etc/resolv.conf "$root/etc/resolv.conf"
+    echo "deb $archive @SUITE@ main" > "$root/etc/apt/sources.list"
+    mount -t proc proc "$root/proc"
+    chroot "$root" apt-get -q update
+    chroot "$root" apt-get -q -y --no-install-recommends install "$@"
+    umount "$root/proc"
+else
+    debootstrap --force-check-gpg --variant=minbase --include=@BASE@ @SUITE@ "$root" "$archive"
+fi
+
+rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/var/cache/debconf/*-old
+rm -rf "$root"/usr/share/doc/* "$root"/usr/share/man/* "$root"/usr/share/locale/*
+rm -rf "$root"/var/log/* "$root"/etc/apt/sources.list "$root"/etc/resolv.conf "$root"/etc/hostname
+rm -f "$root/etc/dpkg/dpkg.cfg.d/force-unsafe-io" "$root/var/lib/dbus/machine-id"
+: > "$root/etc/machine-id"
+echo "127.0.0.1 localhost" > "$root/etc/hosts"
+mkdir -p "$root/etc/systemd/journald.conf.d" "$root/etc/systemd/system"
+printf '[Journal]\nStorage=volatile\n' > "$root/etc/systemd/journald.conf.d/volatile.conf"
+ln -sf /lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
+for unit in apt-daily.timer apt-daily-upgrade.timer console-getty.service; do
+    ln -sf /dev/null "$root/etc/systemd/system/$unit"
+done
+cp -a "$root/." "$result"
+sync -f "$result"
+""".replace("@SUITE@", SUITE).replace("@BASE@", ",".join(BASE_PACKAGES))
+
+# Ordered after multi-user.target, so everything enabled has been started or has failed; and its
+# own start is over as soon as bash runs, so `systemctl start` in the job waits for nothing of ours.
+_JOB_UNIT: Final = f"""\
+[Unit]
+Description=The job of this sealed host
+After=multi-user.target
+SuccessAction=exit
+SuccessActionExitStatus={EXIT_OK}
+FailureAction=exit
+FailureActionExitStatus=1
+
+[Service]
+Type=exec
+Environment=HOME=/root LANG=C.UTF-8
+ExecStart=/bin/bash {_CHANNEL}/wrapper
+"""
+
+_WRAPPER: Final = f"""\
+exec > {_CHANNEL}/output 2>&1
+echo '{_FIRST_LINE}'
+bash -euo pipefail {_CHANNEL}/job
+status=$?
+echo "$status" > {_CHANNEL}/status
+if [ "$status" -ne 0 ]; then
+    {{ systemctl --failed --no-legend --plain
+       journalctl --quiet --no-pager --lines={_JOURNAL_LINES}; }} > {_CHANNEL}/journal 2>&1
+fi
+exit "$status"
+"""
+
+
+class SealedHostError(Exception):
+    """A sealed host could not be built, prepared or entered; the text says what and why."""
+
+
+@dataclass(frozen=True)
+class Bind:
+    """A file or folder of this machine shown inside the sealed host at `target` (absolute)."""
+
+    source: Path
+    target: str
+    writable: bool = False
+
+
+@dataclass(frozen=True)
+class BootResult:
+    """What one boot gave.
+
+    `exit_status` is the machine's (123: the job ended with 0), negative for a signal;
+    `job_status` the job's own, None if it never ended. `boot_s` are the seconds from starting
+    systemd-nspawn to the job's first line, None if there was none; `total_s` includes shutdown.
+    `journal` is the guest's journal tail, and is filled only when the job did not end with 0.
+    """
+
+    exit_status: int
+    job_status: int | None
+    boot_s: float | None
+    total_s: float
+    console: str
+    job_output: str
+    journal: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the machine came up and its job ended with 0."""
+        return self.exit_status == EXIT_OK
+
+    def describe(self) -> str:
+        """What is needed to find out why this boot failed, in several lines."""
+        return "\n".join(
+            (
+                f"machine exit status {self.exit_status}, after {self.total_s:.1f} s",
+                f"job exit status {self.job_status}",
+                "--- job output (tail)", _tail(self.job_output),
+                "--- journal (tail)", _tail(self.journal, _JOURNAL_LINES),
+                "--- console (tail)", _tail(self.console),
+            )
+        )  # fmt: skip
+
+
+class BootError(SealedHostError):
+    """The machine did not come up, or its job did not end with 0; `result` has the details."""
+
+    def __init__(self, what: str, result: BootResult) -> None:
+        super().__init__(f"{what}: {result.describe()}")
+        self.result = result
+
+
+class BootTimeoutError(BootError):
+    """The machine was still running after the time allowed and was killed."""
+
+
+def missing_requirements() -> list[str]:
+    """Say in plain words why a sealed host cannot be built or booted here; empty if it can.
+
+    Changes nothing and does not use the network, so an unreachable archive is not noticed.
+    """
+    missing = [
+        f"{command} is not installed (Debian package {package})"
+        for command, package in _COMMANDS.items()
+        if shutil.which(command) is None
+    ]
+    if os.geteuid() != 0:
+        return [*missing, "not running as root"]
+    if _cgroup2_mount() is None:
+        missing.append("no cgroup v2 hierarchy is mounted")
+    elif not os.access(_cgroup2_mount() or "", os.W_OK):
+        missing.append("the cgroup v2 hierarchy is read-only")
+    if missing:
+        return missing
+    probe = subprocess.run([*_private_namespaces(), "true"], capture_output=True, check=False)
+    if probe.returncode != 0:
+        missing.append("cannot create mount and process namespaces")
+    if _archive() is None:
+        missing.append(f"apt's configuration names no Debian {SUITE} archive")
+    return missing
+
+
+def default_cache_dir() -> Path:
+    """Where the demo and the tests share built rootfs folders; not created here."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "edgekit" / "sealed-host"
+
+
+# --- the rootfs ---------------------------------------------------------------------------------
+
+
+def build_rootfs(
+    cache_dir: Path, *, packages: tuple[str, ...] = (), report: Report = lambda _: None
+) -> Path:
+    """Give a folder with a bootable minimal Debian plus `packages`, from the cache or built now.
+
+    The folder is shared by all hosts and must not be written to. It is put into place by one
+    rename when complete; a build that is killed leaves only a `.partial` folder, which the next
+    build of the same rootfs removes. Builds of the same rootfs at the same time wait for each
+    other. With packages the rootfs without them is built first and cached, too.
+
+    Raises SealedHostError if the archive cannot be reached or verified, a package does not
+    exist, or the result contains Python.
+    """
+    final = cache_dir / f"rootfs-{_rootfs_key(packages)}"
+    if final.is_dir():
+        return final
+    base = build_rootfs(cache_dir, report=report) if packages else None
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(cache_dir / f"{final.name}.lock", wait=True):
+        if not final.is_dir():
+            what = ", ".join((*BASE_PACKAGES, *packages))
+            report(f"building a Debian {SUITE} rootfs with {what} (once, about half a minute)")
+            started = time.monotonic()
+            _build_into(final, base, packages)
+            report(f"built the rootfs in {time.monotonic() - started:.0f} s")
+    return final
+
+
+def _rootfs_key(packages: tuple[str, ...]) -> str:
+    recipe = "\0".join((_BUILD_SCRIPT, os.uname().machine, *sorted(set(packages))))
+    return hashlib.sha256(recipe.encode()).hexdigest()[:16]
+
+
+def _build_into(final: Path, base: Path | None, packages: tuple[str, ...]) -> None:
+    """Build beside `final` and rename; the caller holds the lock, so leftovers are nobody's."""
+    archive = _archive()
+    if archive is None:
+        raise SealedHostError(f"apt's configuration names no Debian {SUITE} archive")
+    result = final.with_name(f"{final.name}.partial")
+    scratch = final.with_name(f"{final.name}.partial-scratch")
+    for folder in (result, scratch):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    try:
+        arguments = (str(scratch), str(result), archive, str(base or ""), *packages)
+        _run_build([*_private_namespaces(), "bash", "-c", _BUILD_SCRIPT, "build", *arguments])
+        if found := _pythons(result):
+            raise SealedHostError(f"the rootfs must not contain Python, but has {found[0]}")
+        result.chmod(0o755)
+        result.rename(final)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(result, ignore_errors=True)
+
+
+def _run_build(command: list[str]) -> None:
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", start_new_session=True,
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate()
+    finally:
+        process.kill()  # unshare takes everything it started with it
+        process.wait()
+    if process.returncode != 0:
+        raise SealedHostError(f"the rootfs could not be built\n{_tail(output)}")
+
+
+def _private_namespaces() -> list[str]:
+    """The prefix of a command whose mounts and processes end with it, and that ends with us."""
+    return [
+        "setpriv", "--pdeathsig", "KILL",
+        "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
+    ]  # fmt: skip
+
+
+def _pythons(rootfs: Path) -> list[Path]:
+    places = ("usr/bin", "usr/local/bin", "usr/lib", "usr/local/lib", "opt")
+    return [path for place in places for path in sorted((rootfs / place).glob("python[0-9]*"))]
+
+
+def _archive() -> str | None:
+    """The archive apt itself uses for the Debian suite, or None if it has none."""
+    fields = "$(REPO_URI) $(ORIGIN)"
+    answer = subprocess.run(
+        ["apt-get", "indextargets", "--format", fields, "Created-By: Packages",
+         "Component: main", f"Release: {SUITE}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    entries = [line.split() for line in answer.stdout.splitlines()]
+    # Other vendors use Debian's suite names, too; without downloaded lists apt knows no origin.
+    for origin in ("Debian", "$(ORIGIN)"):
+        if found := [entry[0] for entry in entries if entry[1:] == [origin]]:
+            return found[0]
+    return None
+
+
+# --- the host -----------------------------------------------------------------------------------
+
+
+class SealedHost:
+    """One host: a writable layer in `state_dir`/`name` over the shared read-only `rootfs`.
+
+    Use it as a context manager. Inside, `root` is the host's file system, which may be read and
+    changed between boots; everything written stays for later boots and later `SealedHost`s with
+    the same state. Leaving unmounts it; the state itself is the caller's to delete.
+
+    While it is open, SIGTERM ends the program through SystemExit (143), so that nothing stays
+    behind. After SIGKILL the machine dies too; its mount and empty cgroup stay until the host is
+    next opened and booted.
+    """
+
+    def __init__(self, rootfs: Path, state_dir: Path, name: str) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
+            raise SealedHostError(f"not a host name: {name!r}")
+        self._rootfs = rootfs.resolve()
+        self._state = (state_dir / name).resolve()
+        self._name = name
+        # The state's path and not the name: hosts of two test runs may have the same name.
+        self._machine = "sealed-" + hashlib.sha256(bytes(self._state)).hexdigest()[:12]
+        self._cleanup = contextlib.ExitStack()
+
+    @property
+    def root(self) -> Path:
+        """The host's file system as seen from this machine; there only while the host is open."""
+        return self._state / "root"
+
+    def __enter__(self) -> SealedHost:
+        """Raise SealedHostError if the same host is open elsewhere or cannot be mounted."""
+        self._state.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_locked(self._state / "lock", wait=False))
+            stack.enter_context(_sigterm_as_exit())
+            stack.enter_context(_writable_layer(self._rootfs, self._state))
+            machine_id = self.root / "etc/machine-id"
+            if not machine_id.read_text().strip():
+                machine_id.write_text(uuid.uuid4().hex + "\n")
+            self._cleanup = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._cleanup.close()
+
+    def boot(
+        self,
+        job: str,
+        *,
+        stick: Path,
+        out: Path | None = None,
+        extra_binds: Sequence[Bind] = (),
+        timeout_s: float,
+        podman: bool = False,
+        on_line: Report | None = None,
+        check: bool = True,
+    ) -> BootResult:
+        """Boot, run the bash text `job` as root, power off, and say what happened.
+
+        The job starts when everything enabled in the host has been started. It runs with
+        `bash -euo pipefail`. Inside, `stick` is /media/stick (read-only) and `out` is /out; the
+        only network interface is the loopback. `on_line` gets each line the job writes to stdout
+        or stderr, as it comes, without its newline. `podman` allows containers in the guest and
+        keeps their images in the host's state. `timeout_s` covers boot, job and shutdown.
+
+        Raises BootTimeoutError when the time is over, and, unless `check` is false, BootError for
+        anything but a job that ended with 0. However it ends, also by an exception of `on_line`
+        or a signal, no process, mount or cgroup of the machine is left.
+        """
+        channel = self._prepare(job)
+        binds = [Bind(channel, _CHANNEL, writable=True), Bind(stick, "/media/stick"), *extra_binds]
+        if out is not None:
+            binds.append(Bind(out, "/out", writable=True))
+        if podman:
+            # Container storage needs a file system that is not itself an overlay.
+            images = self._state / "containers"
+            images.mkdir(exist_ok=True)
+            binds.append(Bind(images, "/var/lib/containers", writable=True))
+        with _own_cgroup(self._machine) as cgroup, _nspawn_traces_removed(self._machine, self.root):
+            command = self._command(binds, podman=podman)
+            result, in_time = _Run(command, cgroup, channel, on_line).finish(timeout_s)
+        if not in_time:
+            raise BootTimeoutError(f"host {self._name} still running after {timeout_s:g} s", result)
+        if check and not result.ok:
+            raise BootError(f"host {self._name} failed", result)
+        return result
+
+    def _prepare(self, job: str) -> Path:
+        """Put the unit into the host; return the fresh folder through which job and we talk."""
+        units = self.root / "etc/systemd/system"
+        (units / "sealed-job.service").write_text(_JOB_UNIT)
+        wanted = units / "multi-user.target.wants/sealed-job.service"
+        wanted.parent.mkdir(exist_ok=True)
+        wanted.unlink(missing_ok=True)
+        wanted.symlink_to("../sealed-job.service")
+        channel = self._state / "channel"
+        shutil.rmtree(channel, ignore_errors=True)
+        channel.mkdir()
+        (channel / "job").write_text(job)
+        (channel / "wrapper").write_text(_WRAPPER)
+        os.mkfifo(channel / "output")
+        return channel
+
+    def _command(self, binds: Sequence[Bind], *, podman: bool) -> list[str]:
+        command = [
+            "systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}",
+            f"--machine={self._machine}", f"--hostname={self._name}", "--private-network",
+            "--console=pipe", "--register=no", "--keep-unit", "--settings=no",
+            "--link-journal=no", "--resolv-conf=off", "--timezone=off",
+        ]  # fmt: skip
+        for bind in binds:
+            source = str(bind.source.resolve(strict=True)).replace("\\", "\\\\")
+            option = "--bind" if bind.writable else "--bind-ro"
+            command.append(f"{option}={source.replace(':', chr(92) + ':')}:{bind.target}")
+        if podman:
+            # crun joins a session keyring; podman's own capability set includes what nspawn drops.
+            command += ["--system-call-filter=add_key keyctl", "--capability=all"]
+        return command
+
+
+class _Run:
+    """One running machine: reads its console and its job's output until it ends or is killed."""
+
+    def __init__(
+        self, command: list[str], cgroup: Path, channel: Path, on_line: Report | None
+    ) -> None:
+        self._command, self._cgroup, self._channel = command, cgroup, channel
+        self._console = _Lines()
+        self._output = _Lines(on_line or (lambda _: None))
+
+    def finish(self, timeout_s: float) -> tuple[BootResult, bool]:
+        """Run to the end; the second value is whether it ended by itself within `timeout_s`."""
+        # Opened for writing as well, or the pipe would be at its end whenever nobody writes.
+        output = os.open(self._channel / "output", os.O_RDWR | os.O_NONBLOCK)
+        started = time.monotonic()
+        process = self._start()
+        assert process.stdout is not None
+        try:
+            os.set_blocking(process.stdout.fileno(), False)
+            sources = {process.stdout.fileno(): self._console, output: self._output}
+            in_time = _pump(process.pid, sources, started + timeout_s)
+            journal = self._read("journal") if in_time else _journal_of(self._cgroup)
+        finally:
+            process.kill()  # takes nspawn and the guest with it; nothing if all ended
+            exit_status = process.wait()
+            process.stdout.close()
+            os.close(output)
+        return self._result(exit_status, started, journal), in_time
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # In a cgroup of its own, because nspawn makes its subgroups where it runs and two would
+        # collide; only nspawn is in it, because a group with processes cannot share resources
+        # among subgroups. In a process namespace, because the guest survives a killed nspawn.
+        enter = '(echo 0 > "$1/cgroup.procs" && shift && exec "$@"); exit $?'
+        return subprocess.Popen(
+            [*_private_namespaces(), "sh", "-c", enter, "sh", str(self._cgroup), *self._command],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "yes", "SYSTEMD_LOG_COLOR": "0"},
+            start_new_session=True,  # so that Ctrl-C reaches us and not nspawn
+        )  # fmt: skip
+
+    def _result(self, exit_status: int, started: float, journal: str) -> BootResult:
+        first = self._output.first_at
+        status = self._read("status").strip()
+        return BootResult(
+            exit_status=exit_status,
+            job_status=int(status) if status else None,
+            boot_s=None if first is None else first - started,
+            total_s=time.monotonic() - started,
+            console=self._console.text(),
+            job_output=self._output.text().removeprefix(_FIRST_LINE).removeprefix("\n"),
+            journal=journal,
+        )
+
+    def _read(self, name: str) -> str:
+        path = self._channel / name
+        return path.read_text(errors="replace") if path.exists() else ""
+
+
+@dataclass
+class _Lines:
+    """Text that arrives in pieces of bytes and is passed on in complete lines."""
+
+    on_line: Report = lambda _: None
+    first_at: float | None = None
+    _pieces: list[bytes] = field(default_factory=list)
+    _rest: bytes = b""
+
+    def feed(self, piece: bytes) -> None:
+        self.first_at = self.first_at or time.monotonic()
+        self._pieces.append(piece)
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            self._pass_on(line)
+
+    def end(self) -> None:
+        if self._rest:
+            self._pass_on(self._rest)
+            self._rest = b""
+
+    def _pass_on(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip("\r")
+        if text != _FIRST_LINE:
+            self.on_line(text)
+
+    def text(self) -> str:
+        return b"".join(self._pieces).decode(errors="replace")
+
+
+def _pump(pid: int, sources: dict[int, _Lines], deadline: float) -> bool:
+    """Read all sources until the process ends (True) or the deadline passes (False)."""
+    ended = os.pidfd_open(pid)
+    try:
+        with selectors.DefaultSelector() as selector:
+            for descriptor in (ended, *sources):
+                selector.register(descriptor, selectors.EVENT_READ)
+            while (left := deadline - time.monotonic()) > 0:
+                ready = [key.fd for key, _ in selector.select(left)]
+                for descriptor in set(ready) & set(sources):
+                    if not _drain(descriptor, sources[descriptor]):
+                        selector.unregister(descriptor)
+                if ended in ready:
+                    return True
+            return False
+    finally:
+        os.close(ended)
+        for descriptor, lines in sources.items():
+            _drain(descriptor, lines)
+            lines.end()
+
+
+def _drain(descriptor: int, lines: _Lines) -> bool:
+    """Take what is there without waiting; whether more may come."""
+    with contextlib.suppress(BlockingIOError):
+        while piece := os.read(descriptor, 65536):
+            lines.feed(piece)
+        return False
+    return True
+
+
+def _journal_of(cgroup: Path) -> str:
+    """The journal tail of a machine that still runs, or why it cannot be had."""
+    leader = next((pid for pid in _processes(cgroup) if _is_init(pid)), None)
+    if leader is None:
+        return "(the machine has no process 1)"
+    enter = ["nsenter", "--target", str(leader), "--mount", "--pid", "--uts", "--ipc", "--net"]
+    show = ["journalctl", "--quiet", "--no-pager", f"--lines={_JOURNAL_LINES}"]
+    try:
+        answer = subprocess.run([*enter, *show], capture_output=True, timeout=10, check=False)
+    except subprocess.TimeoutExpired:
+        return "(journalctl did not answer)"
+    return (answer.stdout + answer.stderr).decode(errors="replace")
+
+
+def _is_init(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                inside = line.split()[1:]
+                return len(inside) > 1 and inside[-1] == "1"
+    return False
+
+
+# --- what the host needs from this machine, given back afterwards -------------------------------
+
+
+@contextlib.contextmanager
+def _locked(path: Path, *, wait: bool) -> Iterator[None]:
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise SealedHostError(f"in use by another process: {path.parent}") from None
+        yield
+
+
+@contextlib.contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, unless the program has its own idea or is not ours to set."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _writable_layer(rootfs: Path, state: Path) -> Iterator[None]:
+    """Show rootfs plus the host's changes at state/root; a full copy where overlay cannot be."""
+    root = state / "root"
+    _unmount(root)  # of a program that was killed
+    if (state / "copied").exists() or not _mount_overlay(rootfs, state):
+        _copy_once(rootfs, state)
+    try:
+        yield
+    finally:
+        _unmount(root)
+
+
+def _mount_overlay(rootfs: Path, state: Path) -> bool:
+    upper, work, root = (state / part for part in ("upper", "work", "root"))
+    for folder in (upper, work, root):
+        folder.mkdir(exist_ok=True)
+    if set(f"{rootfs}{state}") & set(",:\\"):
+        return False  # these separate the options of an overlay
+    options = f"lowerdir={rootfs},upperdir={upper},workdir={work}"
+    mount = ["mount", "-t", "overlay", "-o", options, "sealed-host", str(root)]
+    return subprocess.run(mount, capture_output=True, check=False).returncode == 0
+
+
+def _copy_once(rootfs: Path, state: Path) -> None:
+    if (state / "copied").exists():
+        return
+    shutil.rmtree(state / "root", ignore_errors=True)
+    copy = ["cp", "-a", "--reflink=auto", str(rootfs), str(state / "root")]
+    answer = subprocess.run(copy, capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        raise SealedHostError(f"the rootfs could not be copied: {answer.stderr.strip()}")
+    (state / "copied").touch()
+
+
+def _unmount(root: Path) -> None:
+    while os.path.ismount(root):
+        if subprocess.run(["umount", str(root)], capture_output=True, check=False).returncode:
+            subprocess.run(["umount", "--lazy", str(root)], capture_output=True, check=True)
+
+
+def _cgroup2_mount() -> Path | None:
+    return next((path for path, kind in _cgroup_mounts() if kind == "cgroup2"), None)
+
+
+def _cgroup_mounts() -> list[tuple[Path, str]]:
+    mounts = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if (kind := after.split()[0]) in ("cgroup", "cgroup2"):
+            mounts.append((Path(before.split()[4]), kind))
+    return mounts
+
+
+@contextlib.contextmanager
+def _own_cgroup(name: str) -> Iterator[Path]:
+    mount = _cgroup2_mount()
+    if mount is None:
+        raise SealedHostError("no cgroup v2 hierarchy is mounted")
+    _remove_cgroups(name)  # of a program that was killed
+    cgroup = mount / name
+    cgroup.mkdir()
+    try:
+        yield cgroup
+    finally:
+        _remove_cgroups(name)
+
+
+def _remove_cgroups(name: str) -> None:
+    """Kill what runs in the groups of that name and remove them, in v1 hierarchies, too.
+
+    nspawn mirrors the group it runs in into systemd's own v1 hierarchy where there is one.
+    """
+    deadline = time.monotonic() + 10
+    for cgroup in [mount / name for mount, _ in _cgroup_mounts()]:
+        while cgroup.exists():
+            _kill_cgroup(cgroup)
+            for folder in sorted(cgroup.rglob("*/"), reverse=True):
+                _rmdir_unless_busy(folder)
+            _rmdir_unless_busy(cgroup)
+            if time.monotonic() > deadline:
+                raise SealedHostError(f"processes of {cgroup} cannot be killed")
+            time.sleep(0.01)
+
+
+def _rmdir_unless_busy(folder: Path) -> None:
+    if folder.is_dir():
+        with contextlib.suppress(OSError):  # a cgroup is busy until its last process is gone
+            folder.rmdir()
+
+
+def _kill_cgroup(cgroup: Path) -> None:
+    for pid in _processes(cgroup):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _processes(cgroup: Path) -> list[int]:
+    pids: list[int] = []
+    for listing in cgroup.rglob("cgroup.procs"):
+        with contextlib.suppress(OSError):
+            pids += [int(pid) for pid in listing.read_text().split()]
+    return pids
+
+
+@contextlib.contextmanager
+def _nspawn_traces_removed(machine: str, root: Path) -> Iterator[None]:
+    """Take back what nspawn keeps under /run; the shared folders with the last host to end.
+
+    nspawn itself does so, except the folders, and except when it is killed.
+
+    Every booted host holds a shared lock on /run: a folder must not go while another nspawn is
+    about to put something into it.
+    """
+    directory = root.stat()
+    lock = _NSPAWN_STATE / "locks" / f"inode-{directory.st_dev}:{directory.st_ino}"
+    run = os.open("/run", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(run, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            for kind in ("propagate", "unix-export"):
+                _unmount(_NSPAWN_STATE / kind / machine)
+                shutil.rmtree(_NSPAWN_STATE / kind / machine, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not the last one, or not only ours
+                fcntl.flock(run, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for kind in ("propagate", "unix-export", "locks", "."):
+                    _rmdir_unless_busy(_NSPAWN_STATE.joinpath(kind))
+    finally:
+        os.close(run)
+
+
+def _tail(text: str, lines: int = 40) -> str:
+    return "\n".join(text.splitlines()[-lines:])
+
+
+# --- the self-check -----------------------------------------------------------------------------
+
+_SELF_CHECK: Final = """
+echo "state: $(systemctl is-system-running --wait || true)"
+echo "failed units: $(systemctl --failed --no-legend | wc -l)"
+echo "network interfaces: $(echo $(ls /sys/class/net))"
+if compgen -c | grep -qE '^python[0-9.]*$'; then echo 'Python is here'; exit 1; fi
+echo 'Python: absent'
+systemd-run --quiet --wait --pipe -p DynamicUser=yes -p PrivateNetwork=yes \\
+    -p ProtectSystem=strict -p MemoryDenyWriteExecute=yes -p PrivateUsers=yes \\
+    -p SystemCallFilter=@system-service -p NoNewPrivileges=yes \\
+    sh -c 'echo "hardened unit: works, as user $(id -u)"'
+"""
+
+
+def main(argv: Sequence[str] = sys.argv[1:], out: IO[str] = sys.stdout) -> int:
+    """Build or take from the cache (`argv[0]` or the default), boot once, print what was seen."""
+
+    def say(line: str) -> None:
+        print(line, file=out, flush=True)
+
+    if missing := missing_requirements():
+        for reason in missing:
+            say(f"cannot boot a sealed host here: {reason}")
+        return 1
+    with tempfile.TemporaryDirectory(prefix="sealed-host-") as folder:
+        rootfs = build_rootfs(Path(argv[0]) if argv else default_cache_dir(), report=say)
+        stick = Path(folder) / "stick"
+        stick.mkdir()
+        with SealedHost(rootfs, Path(folder) / "state", "self-check") as host:
+            result = host.boot(_SELF_CHECK, stick=stick, timeout_s=60, on_line=say)
+    say(f"booted in {result.boot_s or 0:.1f} s, done in {result.total_s:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -32,6 +32,10 @@ def _run_daemon(name: str, arguments: list[str]) -> int:
         from edgekit.supervisor import main as supervisor
 
         return supervisor(arguments)
+    if name == "sandbox-probe":
+        from edgekit.system.sandbox_probe import main as sandbox_probe
+
+        return sandbox_probe()
     print(f"edgekit: no daemon named {name}", file=sys.stderr)
     return 2
 

@@ -697,9 +697,8 @@ def _remove_cgroups(name: str) -> None:
     for cgroup in [mount / name for mount, _ in _cgroup_mounts()]:
         while cgroup.exists():
             _kill_cgroup(cgroup)
-            for folder in sorted(cgroup.rglob("*/"), reverse=True):
+            for folder in reversed(_tree(cgroup)):
                 _rmdir_unless_busy(folder)
-            _rmdir_unless_busy(cgroup)
             if time.monotonic() > deadline:
                 raise SealedHostError(f"processes of {cgroup} cannot be killed")
             time.sleep(0.01)
@@ -719,10 +718,15 @@ def _kill_cgroup(cgroup: Path) -> None:
 
 def _processes(cgroup: Path) -> list[int]:
     pids: list[int] = []
-    for listing in cgroup.rglob("cgroup.procs"):
+    for folder in _tree(cgroup):
         with contextlib.suppress(OSError):
-            pids += [int(pid) for pid in listing.read_text().split()]
+            pids += [int(pid) for pid in (folder / "cgroup.procs").read_text().split()]
     return pids
+
+
+def _tree(cgroup: Path) -> list[Path]:
+    """The group and those below it, parents first; the guest may be changing them meanwhile."""
+    return [Path(folder) for folder, _, _ in os.walk(cgroup)]
 
 
 @contextlib.contextmanager

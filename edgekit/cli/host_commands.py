@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command("install")(install)
     app.command("serve")(serve)
     app.command("status")(status)
+    app.command("run")(run)
 
 
 def probe(root: RootOption = HostLayout.HOST) -> None:
@@ -154,3 +155,14 @@ def status(root: RootOption = HostLayout.HOST, json_: JsonOption = False) -> Non
     )
     if table["developer_root"]:
         typer.echo("WARNING: this host trusts a DEVELOPER root; for demonstrations only", err=True)
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="Model, as `edgekit status` names it.")],
+    prompt: Annotated[str, typer.Argument(help="The question.")],
+    root: RootOption = HostLayout.HOST,
+) -> None:
+    """Ask an installed model one question, as root of this host, and print the answer."""
+    from edgekit.operations.ask import ask_model
+
+    typer.echo(ask_model(HostLayout(root.resolve()), model, prompt))

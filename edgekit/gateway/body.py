@@ -73,10 +73,9 @@ class Body:
         value = self.raw(key)
         if value is None:
             return None
-        numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        if not numeric or not low <= value <= high:
-            raise bad_field(self.name(key), f"must be a number from {low:g} to {high:g}")
-        return value
+        if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        raise bad_field(self.name(key), f"must be a number from {low:g} to {high:g}")
 
     def stops(self, key: str) -> list[str] | None:
         """A string or a list of at most 8 strings of 1 to 200 characters, or None."""

@@ -23,11 +23,11 @@ from edgekit.errors import EdgekitError, FormatError, HostError, PortInUseError,
 from edgekit.exit_codes import ExitCode
 from edgekit.gateway.app import Gateway
 from edgekit.gateway.guard import split_host
+from edgekit.gateway.http import MAX_HEADER_BYTES
 from edgekit.system.host_secret import SECRET_BYTES, ensure_secret
 from edgekit.system.notify import notify, watchdog_interval
 
 FIRST_INHERITED_FD = 3
-MAX_HEADER_BYTES = 16 << 10
 MAX_CONNECTIONS = 1024
 BACKLOG = 256
 GRACE_S = 10

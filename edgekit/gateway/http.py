@@ -15,6 +15,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 BODY_TIMEOUT_S = 60.0
+MAX_HEADER_BYTES = 16 << 10
 JSON = "application/json"
 
 
@@ -23,7 +24,10 @@ class ClientGoneError(Exception):
 
 
 def header_table(scope: Scope) -> dict[str, str]:
-    """Headers by lower-case name; of a repeated header the last one counts."""
+    """Headers by lower-case name; of a repeated header the last one counts. Raises ApiError 431."""
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        raise ApiError(
+            431, "headers_too_large", f"the request headers are over {MAX_HEADER_BYTES} bytes")
     return {name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in scope["headers"]}
 

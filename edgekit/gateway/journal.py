@@ -108,5 +108,6 @@ class Journal:
     def _who(self, caller: Caller, kind: str) -> Mapping[str, Any]:
         return {
             "type": kind, "unit": "gateway", "request_id": caller.request_id,
-            "actor": caller.key.id if caller.key else "", "src": caller.source, "generation": self._generation,
+            "actor": caller.key.id if caller.key else "", "src": caller.source,
+            "generation": self._generation,
         }

@@ -16,6 +16,7 @@ import re
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -129,6 +130,7 @@ def _read(
         info = _dist_info(members, name, filename)
         _check_metadata(archive, info, name, version, filename)
         record = _record(archive, info, filename)
+        _check_places(members, filename)
         seen: dict[str, _Consumed] = {}
         for member in members:
             place = _place(member.filename, filename)
@@ -149,7 +151,8 @@ def _opened(path: Path, filename: str) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, zipfile.LargeZipFile) as error:
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, NotImplementedError,
+            ) as error:
         raise _refused(filename, f"not a readable archive ({error})") from error
     except OSError as error:
         raise translate_os_error(error, f"reading {filename}") from error
@@ -249,6 +252,18 @@ def _place(name: str, filename: str) -> RelPath | None:
     return RelPath("/".join(parts[2:])) if parts[1] in ("purelib", "platlib") else None
 
 
+def _check_places(members: list[zipfile.ZipInfo], filename: str) -> None:
+    """No two members land on one name, nor one below another, on any file system."""
+    places = [place for m in members if (place := _place(m.filename, filename)) is not None]
+    names = {place.text.casefold() for place in places}
+    if len(names) != len(places):
+        raise _refused(filename, "two of its members land on one name")
+    for place in places:
+        parts = place.text.casefold().split("/")
+        if any("/".join(parts[:depth]) in names for depth in range(1, len(parts))):
+            raise _refused(filename, f"{place} lands below a file")
+
+
 def _check_startup(place: RelPath | None, consumed: _Consumed, filename: str) -> None:
     """Refuse what Python would run at every start."""
     if place is None:
@@ -298,6 +313,8 @@ def _consume(
                 sink.write(chunk)
             chunk = source.read(CHUNK_BYTES)
         glibc = _glibc(spill, member.filename, filename) if elf else None
+    if size != member.file_size:
+        raise _refused(filename, f"{member.filename} is not as large as the archive says")
     if target is not None:
         target.chmod(0o755 if (member.external_attr >> 16) & 0o111 else 0o644)
     return _Consumed({name: h.digest() for name, h in hashers.items()}, size, glibc)

@@ -14,11 +14,11 @@ import argparse
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from edgekit.core.appliance import EngineSettings, parse_appliance
 from edgekit.errors import EdgekitError, EngineError, FormatError
@@ -43,11 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--appliance", type=Path, required=True, help="appliance.json")
     parser.add_argument("--engine", required=True, help="name of the engine in it")
     options = parser.parse_args(argv)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     try:
-        _supervise(_settings(options.appliance, options.engine), stopping)
+        _on_stop_signals(_raise_stopped)
+        _supervise(_settings(options.appliance, options.engine))
     except _StoppedError:
         return int(ExitCode.OK)
     except EdgekitError as error:
@@ -55,6 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("edgekit-supervisor: " + "; ".join(parts), file=sys.stderr, flush=True)
         return int(error.exit_code)
     return int(ExitCode.OK)
+
+
+def _on_stop_signals(action: Callable[[int, object], None] | signal.Handlers) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, action)
+
+
+def _raise_stopped(_number: int, _frame: object) -> None:
+    """Interrupt whatever is under way (a load may take many minutes), once."""
+    _on_stop_signals(signal.SIG_IGN)
+    raise _StoppedError
 
 
 def _settings(path: Path, name: str) -> EngineSettings:
@@ -68,7 +77,7 @@ def _settings(path: Path, name: str) -> EngineSettings:
         raise FormatError("no such engine", where=str(path), found=name) from error
 
 
-def _supervise(settings: EngineSettings, stopping: threading.Event) -> None:
+def _supervise(settings: EngineSettings) -> None:
     notify("STATUS=verifying weights")
     verify_weights(settings.weights)  # S1
     deadline = time.monotonic() + settings.start_timeout_s
@@ -78,31 +87,27 @@ def _supervise(settings: EngineSettings, stopping: threading.Event) -> None:
     notify("STATUS=starting the engine")
     child = spawn(settings.argv, env={**DEFAULT_ENVIRONMENT, **dict(settings.environment)})  # S2
     try:
-        _make_ready(settings, child, stopping, deadline)
+        _make_ready(settings, child, deadline)
         notify("READY=1", "STATUS=answers canary prompts")
-        _watch(settings, child, stopping)
+        _watch(settings, child)
     finally:
+        _on_stop_signals(signal.SIG_IGN)  # nothing may interrupt the end of the group
         notify("STOPPING=1")
         child.stop(GRACE_S)  # S6
 
 
-def _make_ready(
-    settings: EngineSettings, child: Child, stopping: threading.Event, deadline: float
-) -> None:
+def _make_ready(settings: EngineSettings, child: Child, deadline: float) -> None:
     """S3 and S4."""
-    def still_running() -> None:
-        _check(child, stopping)
-
-    wait_healthy(settings.socket, deadline=deadline, still_running=still_running)
+    wait_healthy(
+        settings.socket, deadline=deadline, still_running=lambda: _check_running(child))
     notify("STATUS=asking canary prompts")
     for canary in settings.canaries:
-        still_running()
         remaining = max(1.0, deadline - time.monotonic())
         check_answer(settings.socket, canary, timeout_s=remaining)
 
 
-def _watch(settings: EngineSettings, child: Child, stopping: threading.Event) -> None:
-    """S5: returns never; ends by _StoppedError or EngineError."""
+def _watch(settings: EngineSettings, child: Child) -> NoReturn:
+    """S5, until a signal or the engine's end."""
     interval = watchdog_interval()
     next_ping = time.monotonic()
     while True:
@@ -110,13 +115,11 @@ def _watch(settings: EngineSettings, child: Child, stopping: threading.Event) ->
             if is_healthy(settings.socket):
                 notify("WATCHDOG=1")
             next_ping = time.monotonic() + interval
-        stopping.wait(POLL_S)
-        _check(child, stopping)
+        time.sleep(POLL_S)
+        _check_running(child)
 
 
-def _check(child: Child, stopping: threading.Event) -> None:
-    if stopping.is_set():
-        raise _StoppedError
+def _check_running(child: Child) -> None:
     status = child.status()
     if status is not None:
         how = f"signal {-status}" if status < 0 else f"status {status}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,23 +19,27 @@ MAX_THREADS = 8
 def verify_weights(files: Iterable[WeightsFile]) -> None:
     """Check every file's size and digest, several files at once (hashing releases the GIL).
 
-    Raises DigestError for the first file, in the given order, that is not what it should be.
+    Raises DigestError for the first file, in the given order, that is not what it should be. An
+    exception in the calling thread (a signal's) stops the work within one read.
     """
-    listed = list(files)
+    listed, stop = list(files), threading.Event()
     threads = min(MAX_THREADS, os.cpu_count() or 1, max(1, len(listed)))
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(_verify_file, listed):
-            pass
+        try:
+            for _ in pool.map(lambda weights: _verify_file(weights, stop), listed):
+                pass
+        finally:
+            stop.set()
 
 
-def _verify_file(weights: WeightsFile) -> None:
+def _verify_file(weights: WeightsFile, stop: threading.Event) -> None:
     wanted = Digest.parse(weights.digest)
     hasher, size = new_hasher(wanted.algorithm), 0
     buffer = bytearray(READ_BYTES)
     view = memoryview(buffer)
     try:
         with Path(weights.path).open("rb", buffering=0) as file:
-            while count := file.readinto(buffer):
+            while not stop.is_set() and (count := file.readinto(buffer)):
                 hasher.update(view[:count])
                 size += count
     except OSError as error:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from edgekit.errors import EdgekitError, HostError, MissingToolError, PrivilegeError
 
@@ -122,11 +123,13 @@ def spawn(
     env: Mapping[str, str],
     cwd: Path | None = None,
     listen_descriptor: int | None = None,
+    log: Path | None = None,
 ) -> Child:
     """Start a program in its own process group with exactly this environment.
 
-    `listen_descriptor` is handed over as systemd does it: descriptor 3 and LISTEN_FDS=1. Its output goes where this process's goes. It is killed when the thread that calls this ends
-    (call from the main thread). Raises MissingToolError or HostError.
+    `listen_descriptor` is handed over as systemd does it: descriptor 3 and LISTEN_FDS=1. Its
+    output goes where this process's goes. It is killed when the thread that calls this ends (call
+    from the main thread). Raises MissingToolError or HostError.
     """
     # loaded before the fork: between fork and exec only the bare call is safe
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -144,10 +147,12 @@ def spawn(
         if listen_descriptor is not None:
             os.dup2(listen_descriptor, _FIRST_PASSED_DESCRIPTOR)
 
-    with _translated(argv):
+    with _translated(argv), _output(log) as output:
         return Child(
             subprocess.Popen(
                 list(argv),
+                stdout=output,
+                stderr=output,
                 env=variables,
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
@@ -156,6 +161,16 @@ def spawn(
                 preexec_fn=die_with_parent,  # noqa: PLW1509 - only bare calls, see above
             )
         )
+
+
+@contextmanager
+def _output(log: Path | None) -> Iterator[IO[bytes] | None]:
+    """The log to append to, or None for this process's own streams."""
+    if log is None:
+        yield None
+        return
+    with log.open("ab") as file:
+        yield file
 
 
 @contextmanager

@@ -82,12 +82,13 @@ class SystemdServices:
             *engines,
             "edgekit-gateway.socket",
             "edgekit-gateway.service",
-            TARGET,
         ]
         for unit in units:
             done = run(["systemctl", "restart", unit], timeout_s=SYSTEMCTL_TIMEOUT_S, check=False)
             if done.returncode != 0:
                 raise _unit_failed(unit)
+        # Started last and not restarted: a restart would take its running parts along.
+        _systemctl("start", TARGET)
 
     def stop(self) -> None:
         """Stop all of the appliance's units and forget their failures."""
@@ -227,12 +228,18 @@ class ForegroundServices:
                 argv,
                 env=environment,
                 listen_descriptor=listener.fileno() if listener else None,
+                log=self._log(name),
             )
             self._children[name] = child
-            _wait_ready(name, child, notify, timeout_s)
+            _wait_ready(name, child, notify, timeout_s, self._log(name))
+
+    def _log(self, name: str) -> Path:
+        return self._layout.run / f"{name.replace(' ', '-')}.log"
 
 
-def _wait_ready(name: str, child: Child, notify: socket.socket, timeout_s: float) -> None:
+def _wait_ready(
+    name: str, child: Child, notify: socket.socket, timeout_s: float, log: Path
+) -> None:
     deadline = time.monotonic() + timeout_s
     notify.settimeout(0.1)
     while time.monotonic() < deadline:
@@ -242,8 +249,14 @@ def _wait_ready(name: str, child: Child, notify: socket.socket, timeout_s: float
         except TimeoutError:
             status = child.status()
             if status is not None:
-                raise EngineError(f"{name} did not start", found=f"status {status}") from None
+                raise EngineError(f"{name} did not start", found=_last_lines(log, status)) from None
     raise EngineNotReadyError(f"{name} was not ready in time", needed=f"{timeout_s:.0f} s")
+
+
+def _last_lines(log: Path, status: int) -> str:
+    """The end of a daemon's log and how it ended."""
+    lines = log.read_bytes()[-4000:].decode(errors="replace").splitlines()[-JOURNAL_LINES:]
+    return "\n".join([f"status {status}", *lines])
 
 
 def bind_listener(listen: str) -> socket.socket:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,8 +22,10 @@ import uvicorn
 
 from edgekit.core.api_keys import ApiKey, KeyRing, make_api_key
 from edgekit.core.appliance import Appliance, EngineSettings, ServedModel
+from edgekit.errors import EngineError
 from edgekit.gateway.app import Gateway
 from edgekit.operations.audit import tail_audit
+from edgekit.system import unix_http
 from tests.support.daemons import Daemon, running_auditd
 from tests.support.fake_engine import FakeEngine
 
@@ -87,7 +92,8 @@ def serving(
     """The gateway (and a fake engine) on a loop of their own thread."""
     ready, loops = threading.Event(), []
     server = uvicorn.Server(uvicorn.Config(
-        lambda *_: None, ws="none", lifespan="off", log_level="critical", h11_max_incomplete_event_size=16384))
+        lambda *_: None, http="h11", ws="none", lifespan="off", log_level="critical",
+        h11_max_incomplete_event_size=16384))
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
 
     async def run() -> None:
@@ -116,17 +122,71 @@ def serving(
         thread.join(20)
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    """A gateway in front of the fake engine, with a real audit writer."""
-    with running_auditd(tmp_path) as auditd, socket.create_server(("127.0.0.1", 0)) as sock:
+@contextlib.contextmanager
+def running_site(
+    work: Path, engine: FakeEngine | None, engine_socket: str, context: int = 512
+) -> Iterator[Site]:
+    """Audit writer, gateway and client around an engine."""
+    with running_auditd(work) as auditd, socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
         key, token = make_key()
-        engine = FakeEngine(str(tmp_path / "engine.sock"))
-        appliance = make_appliance(tmp_path, port, engine_socket=engine.socket_path)
+        appliance = make_appliance(work, port, engine_socket=engine_socket, context=context)
         url = f"http://127.0.0.1:{port}"
         headers = {"Authorization": f"Bearer {token}"}
         with serving(appliance, KeyRing((key,)), sock, engine) as loop, httpx.Client(
             base_url=url, headers=headers, timeout=20
         ) as client:
-            yield Site(url, token, engine, auditd, tmp_path, client, loop)
+            yield Site(url, token, engine or FakeEngine(""), auditd, work, client, loop)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A gateway in front of the fake engine, with a real audit writer."""
+    engine = FakeEngine(str(tmp_path / "engine.sock"))
+    with running_site(tmp_path, engine, engine.socket_path) as ready:
+        yield ready
+
+
+@pytest.fixture(params=["fake", "real"])
+def any_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """The same in front of the fake engine and, where it can run, of llama.cpp's own server."""
+    if request.param == "fake":
+        yield request.getfixturevalue("site")
+        return
+    path = str(tmp_path / "real.sock")
+    with running_real_engine(path, tmp_path), running_site(tmp_path, None, path) as ready:
+        yield ready
+
+
+@contextlib.contextmanager
+def running_real_engine(path: str, work: Path) -> Iterator[None]:
+    """llama.cpp's server from the xllamacpp wheel, with the demo weights or EDGEKIT_TEST_GGUF."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip("cannot run here: the engine wheel (xllamacpp) is not installed")
+    repository = Path(__file__).parents[2]
+    weights = [Path(p) for p in (os.environ.get("EDGEKIT_TEST_GGUF"),) if p] or sorted(
+        repository.glob("models/demo/gguf/*.gguf"))
+    if not weights:
+        pytest.skip("cannot run here: no GGUF weights in models/demo or EDGEKIT_TEST_GGUF")
+    program = repository / "tests" / "support" / "engine_program.py"
+    with (work / "engine.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(program), "real", path, str(weights[0])], stdout=log, stderr=log,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+        try:
+            deadline = time.monotonic() + 60
+            while not _healthy(path):
+                assert process.poll() is None, (work / "engine.log").read_text(errors="replace")
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _healthy(path: str) -> bool:
+    try:
+        return unix_http.get(path, "/health", timeout_s=5).status == 200
+    except EngineError:
+        return False

@@ -14,7 +14,7 @@ from pathlib import Path
 class WheelMaker:
     """What to put in; `write` makes the file and returns its path.
 
-    `record` changes RECORD lines by member name (None leaves the line out); `modes` sets Unix modes.
+    `record` changes RECORD lines by member name (None leaves the line out); `modes` are Unix's.
     """
 
     name: str = "pkg"

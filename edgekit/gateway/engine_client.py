@@ -30,6 +30,7 @@ class EngineResponse:
         self.status = status
         self._connection = connection
         self._done = done
+        self._ended = False
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body, in pieces as they arrive (several chunks that wait come as one piece).
@@ -41,6 +42,7 @@ class EngineResponse:
             if data:
                 yield data
             if ended:
+                self._ended = True  # from here on the connection may carry another answer
                 self._done()
                 return
 
@@ -56,7 +58,8 @@ class EngineResponse:
 
     def close(self) -> None:
         """Cut the connection if the body has not ended: the engine then frees its slot."""
-        self._connection.abandon()
+        if not self._ended:
+            self._connection.abandon()
 
 
 class EngineClient:

@@ -16,6 +16,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 BODY_TIMEOUT_S = 60.0
 MAX_HEADER_BYTES = 16 << 10
+DRAIN_BYTES = 4 * MAX_BODY_BYTES
+"""A body over the limit is read and dropped up to here, so that its sender gets to see the 413."""
 JSON = "application/json"
 
 
@@ -37,7 +39,7 @@ async def read_body(headers: dict[str, str], receive: Receive) -> bytes:
     if headers.get("content-encoding", "identity") != "identity":
         raise ApiError(415, "unsupported_encoding", "compressed request bodies are not accepted")
     length = headers.get("content-length", "")
-    if length.isdigit() and int(length) > MAX_BODY_BYTES:
+    if length.isdigit() and int(length) > DRAIN_BYTES:
         raise _too_large()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
@@ -53,11 +55,13 @@ async def _collect(receive: Receive) -> bytes:
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         part = message.get("body", b"")
-        parts.append(part)
         size += len(part)
-        if size > MAX_BODY_BYTES:
+        if size <= MAX_BODY_BYTES:
+            parts.append(part)
+        ended = not message.get("more_body", False)
+        if size > DRAIN_BYTES or (ended and size > MAX_BODY_BYTES):
             raise _too_large()
-        if not message.get("more_body", False):
+        if ended:
             return b"".join(parts)
 
 

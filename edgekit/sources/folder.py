@@ -14,7 +14,6 @@ from edgekit.core.digest import Digest
 from edgekit.core.events import Advanced, Finished, Listener, Started, ignore_events
 from edgekit.core.lock import LockedFile
 from edgekit.core.names import RelPath
-from edgekit.core.weights_policy import check_weights_name
 from edgekit.errors import RefusedContentError, SourceDigestError, SourceError
 from edgekit.sources.blob_cache import hash_file
 from edgekit.sources.content import check_stored_weights
@@ -54,7 +53,6 @@ def fetch_folder(
 
 
 def _lock_file(base: Path, path: RelPath, listener: Listener) -> LockedFile:
-    check_weights_name(path)
     place = _find(base, path)
     check_stored_weights(path, place)
     digest, size = _hash(path, place, listener)

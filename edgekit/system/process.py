@@ -19,7 +19,7 @@ MAX_OUTPUT_IN_ERRORS = 2000
 _PR_SET_PDEATHSIG = 1
 _FIRST_PASSED_DESCRIPTOR = 3  # sd_listen_fds(3)
 _SECRET = re.compile(
-    r"(?i)((?:password|passwd|token|secret|api[-_]?key|pin)[=:\s]+)\S+|(://[^/@\s:]+:)[^@\s]+@"
+    r"(?i)((?:password|passwd|token|secret|api[-_]?key|pin)[=:\s]+)\S+|(://[^/@\s:]+:)[^@\s]+(?=@)"
     r"|\b(ek|hf|ghp)_[A-Za-z0-9_-]{8,}"
 )
 

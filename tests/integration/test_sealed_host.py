@@ -288,10 +288,13 @@ def test_two_hosts_run_at_the_same_time(rootfs: Path, tmp_path: Path, stick: Pat
     assert leftovers() == []
 
 
-def test_without_an_overlay_the_rootfs_is_copied(rootfs: Path, tmp_path: Path, stick: Path) -> None:
-    state = tmp_path / "no, overlay"  # a comma cannot be said to the kernel
+# A comma cannot be said to the kernel, so there the rootfs is copied.
+@pytest.mark.parametrize("folder", ["overlay", "no, overlay"])
+def test_a_host_opened_again_has_its_files(
+    rootfs: Path, tmp_path: Path, stick: Path, folder: str
+) -> None:
     for _ in range(2):
-        with SealedHost(rootfs, state, "alpha") as host:
+        with SealedHost(rootfs, tmp_path / folder, "alpha") as host:
             result = host.boot("echo boot >> /kept; cat /kept", stick=stick, timeout_s=BOOT_LIMIT_S)
     assert result.job_output == "boot\nboot\n"
     assert not (rootfs / "kept").exists()

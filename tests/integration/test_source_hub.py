@@ -166,8 +166,12 @@ def test_a_cut_connection_is_resumed(hub: LocalHub, cache: BlobCache) -> None:
 def test_200_for_a_range_does_not_mix_bytes(hub: LocalHub, cache: BlobCache) -> None:
     data, commit, locked = big_repository(hub, cache)
     hub.faults.cuts, hub.faults.ignore_range = 1, True
-    places = fetch_hub(NAME, commit, locked, cache, patience=QUICK)
+    events: list[Event] = []
+    places = fetch_hub(NAME, commit, locked, cache, events.append, patience=QUICK)
     assert places[MODEL].read_bytes() == data
+    amounts = [event.amount for event in events if isinstance(event, Advanced)]
+    assert min(amounts) > 0
+    assert sum(amounts) == len(data)
 
 
 def test_a_wrong_offset_is_noticed(hub: LocalHub, cache: BlobCache) -> None:
@@ -232,19 +236,35 @@ def test_a_commit_that_is_gone(hub: LocalHub, cache: BlobCache) -> None:
         fetch_hub(NAME, "0" * 40, locked, cache, patience=QUICK)
 
 
-@pytest.mark.parametrize(("name", "data"), [
-    ("pytorch_model.bin", b"x"), ("modeling.py", b"x"), ("model.gguf", b"\x80\x04" + bytes(99)),
-    ("config.json", b'{"auto_map": {"AutoModel": "modeling.Evil"}}'),
-])
-def test_refused_content(hub: LocalHub, cache: BlobCache, name: str, data: bytes) -> None:
-    hub.commit(NAME, {name: data})
-
-    def run() -> None:
-        commit, locked = lock_hub(NAME, "main", [RelPath(name)], cache, patience=QUICK)
-        fetch_hub(NAME, commit, locked, cache, patience=QUICK)
-
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "modeling.py", "weights.zip"])
+def test_refused_by_name_before_asking(hub: LocalHub, cache: BlobCache, name: str) -> None:
+    hub.commit(NAME, {name: b"x"})
     with pytest.raises(RefusedContentError, match=name):
-        run()
+        lock_hub(NAME, "main", [RelPath(name)], cache, patience=QUICK)
+    assert hub.requests == []
+
+
+def test_small_files_are_refused_when_the_lock_is_made(hub: LocalHub, cache: BlobCache) -> None:
+    hub.commit(NAME, {"config.json": b'{"auto_map": {"AutoModel": "modeling.Evil"}}'})
+    with pytest.raises(RefusedContentError, match="auto_map"):
+        lock_hub(NAME, "main", [CONFIG], cache, patience=QUICK)
+
+
+def test_large_files_are_refused_when_they_arrive(hub: LocalHub, cache: BlobCache) -> None:
+    data = b"\x80\x04" + bytes(99)
+    hub.commit(NAME, {"model.gguf": data})
+    commit, locked = lock_hub(NAME, "main", [MODEL], cache, patience=QUICK)
+    with pytest.raises(RefusedContentError, match=r"model\.gguf"):
+        fetch_hub(NAME, commit, locked, cache, patience=QUICK)
+    assert not cache.has(Digest.of(data, "sha256"), len(data))
+
+
+def test_what_is_in_the_cache_already_is_judged_too(hub: LocalHub, cache: BlobCache) -> None:
+    data = b"\x80\x04" + bytes(99)
+    with cache.writer() as writer:
+        writer.write(data)
+    with pytest.raises(RefusedContentError):
+        fetch_hub(NAME, "0" * 40, [LockedFile(MODEL, len(data), writer.digest)], cache)
 
 
 def test_a_full_disk(hub: LocalHub, tmp_path: Path) -> None:

@@ -137,6 +137,26 @@ def test_a_blob_that_rotted_in_the_registry(registry: DemoRegistry, cache: BlobC
     assert len(fetch_image(locked, cache)) == 3
 
 
+def test_skopeo_is_not_believed(
+    fake: FakeRegistry, cache: BlobCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A skopeo that changes a byte after its own check."""
+    fake.put_manifest(fake.image())
+    locked = lock_image("app", APP, TARGET)
+    layer = locked.blobs[1].digest.value
+    program = tmp_path / "bin" / "skopeo"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\n{shutil.which("skopeo")} "$@" || exit\nfor last; do :; done\n'
+        f'printf L | dd of="${{last#dir:}}/{layer}" conv=notrunc 2>/dev/null\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    with pytest.raises(SourceDigestError) as caught:
+        fetch_image(locked, cache)
+    assert layer in (caught.value.where or "")
+    assert not cache.has(locked.blobs[1].digest, locked.blobs[1].size)
+
+
 @pytest.mark.usefixtures("registry")
 def test_what_the_registry_does_not_have() -> None:
     with pytest.raises(SourceError, match="not in the registry"):

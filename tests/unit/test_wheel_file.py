@@ -75,7 +75,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "recorded only": ({"record": {"x": "pkg/ghost.py,sha256=" + "A" * 43 + ",1"}},
                       "not in the archive"),
     "other name": ({"metadata_name": "evil"}, "METADATA"),
-    "second dist-info": ({"members": {"evil-1.dist-info/METADATA": b""}}, "dist-info"),
+    "second dist-info": ({"members": {"zzz-1.dist-info/METADATA": b""}}, "dist-info"),
     "bad elf": ({"members": {"pkg/a.so": make_elf("GLIBC_2.17", chain_ok=False)}}, "ELF"),
 }
 

@@ -8,6 +8,7 @@ leaves without the library's shutdown, which can hang under load.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -20,6 +21,8 @@ def main() -> None:
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     params = _params(options)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(options.socket)  # noqa: PTH108 - a leftover of a killed run stops the next
     server = xllamacpp.Server(params)  # returns when the model is loaded and the socket listens
     print(f"listening on {server.listening_address}", file=sys.stderr, flush=True)
     while True:

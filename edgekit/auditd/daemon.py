@@ -42,11 +42,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(directory: Path, path: Path) -> None:
     log = open_audit_log(directory)
     with _closing_log(log), _stop_signals() as stopping, listen(path) as listener:
-        log.append_batch([check_event(
-            {"type": "start", "unit": "auditd", "version": __version__, "pid": os.getpid()})])
+        log.append_batch(
+            [
+                check_event(
+                    {"type": "start", "unit": "auditd", "version": __version__, "pid": os.getpid()}
+                )
+            ]
+        )
         server = Server(
-            log, listener, stopping,
-            ping=lambda: notify("WATCHDOG=1"), ping_every=watchdog_interval())
+            log,
+            listener,
+            stopping,
+            ping=lambda: notify("WATCHDOG=1"),
+            ping_every=watchdog_interval(),
+        )
         notify("READY=1")
         try:
             server.run()

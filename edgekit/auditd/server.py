@@ -26,6 +26,7 @@ from edgekit.system.audit_log import AuditLog
 
 MAX_CONNECTIONS = 64
 MAX_BATCH = 512
+HEAD_SYNC_S = 1.0
 
 _UCRED = struct.Struct("3i")
 
@@ -61,7 +62,8 @@ def listen(path: Path) -> socket.socket:
     except OSError as error:
         sock.close()
         raise AuditUnavailableError(
-            "cannot listen on the audit socket", where=str(path), found=str(error)) from error
+            "cannot listen on the audit socket", where=str(path), found=str(error)
+        ) from error
     finally:
         os.umask(old_mask)
     return sock
@@ -71,8 +73,13 @@ class Server:
     """Serves one listener until `stopping` is readable or the log fails."""
 
     def __init__(
-        self, log: AuditLog, listener: socket.socket, stopping: socket.socket, *,
-        ping: Callable[[], object], ping_every: float | None,
+        self,
+        log: AuditLog,
+        listener: socket.socket,
+        stopping: socket.socket,
+        *,
+        ping: Callable[[], object],
+        ping_every: float | None,
     ) -> None:
         self._log = log
         self._listener = listener
@@ -86,18 +93,30 @@ class Server:
         """Serve. Raises AuditUnavailableError after answering everyone who waited."""
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._stopping, selectors.EVENT_READ)
-        next_ping = time.monotonic()
+        next_ping = next_sync = time.monotonic()
         while True:
-            if self._ping_every is not None and time.monotonic() >= next_ping:
+            now = time.monotonic()
+            if self._ping_every is not None and now >= next_ping:
                 self._ping()
-                next_ping = time.monotonic() + self._ping_every
-            ready = {key.fd for key, _ in self._selector.select(self._ping_every)}
+                next_ping = now + self._ping_every
+            if now >= next_sync:
+                # between batches, not within them: nobody waits for the head
+                self._log.sync_head()
+                next_sync = now + HEAD_SYNC_S
+            ready = {key.fd for key, _ in self._selector.select(self._patience())}
             self._deliver(ready)
             self._commit(self._collect(ready))
             if self._listener.fileno() in ready:
                 self._accept()
             if self._stopping.fileno() in ready:
                 return
+
+    def _patience(self) -> float | None:
+        """Seconds until something is due even when nobody asks."""
+        due = [self._ping_every] if self._ping_every is not None else []
+        if self._log.head_unsynced:
+            due.append(HEAD_SYNC_S)
+        return min(due, default=None)
 
     def close(self) -> None:
         """Close every connection."""

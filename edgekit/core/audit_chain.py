@@ -316,10 +316,14 @@ def _explain(record: Mapping[str, Any], at: _Break) -> AuditError:
     found, needed = f"record {record['seq']}", f"record {wanted}"
     if record["seq"] < wanted or _appears(wanted, at.rest):
         return AuditMissingError(
-            "audit records are out of order", where=where, found=found, needed=needed)
+            "audit records are out of order", where=where, found=found, needed=needed
+        )
     return AuditMissingError(
-        f"{record['seq'] - wanted} audit records are missing", where=where, found=found,
-        needed=needed)
+        f"{record['seq'] - wanted} audit records are missing",
+        where=where,
+        found=found,
+        needed=needed,
+    )
 
 
 def _edited_place(record: Mapping[str, Any], at: _Break) -> str:

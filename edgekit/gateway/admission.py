@@ -26,8 +26,11 @@ class Admission:
         """Hold a slot, after waiting for one. Raises ApiError 503 when the queue is full."""
         if self._free.locked() and self.waiting >= self._queue:
             raise ApiError(
-                503, "queue_full", "too many requests wait for this model",
-                retry_after=RETRY_AFTER_S)
+                503,
+                "queue_full",
+                "too many requests wait for this model",
+                retry_after=RETRY_AFTER_S,
+            )
         self.waiting += 1
         try:
             await self._free.acquire()

@@ -44,8 +44,9 @@ HOT: dict[str, Parser] = {
     "/api/chat": ollama_requests.parse_chat,
     "/api/generate": ollama_requests.parse_generate,
 }
-MANAGEMENT = frozenset(f"/api/{verb}" for verb in (
-    "pull", "push", "create", "copy", "delete", "me", "signout"))
+MANAGEMENT = frozenset(
+    f"/api/{verb}" for verb in ("pull", "push", "create", "copy", "delete", "me", "signout")
+)
 MANAGEMENT_PREFIXES = ("/api/blobs/", "/api/experimental/")
 SERVER_ERROR = ApiError(500, "internal_error", "the gateway failed; its log has the details")
 
@@ -54,7 +55,10 @@ class Gateway:
     """The ASGI application. One per process; `close` releases its connections."""
 
     def __init__(
-        self, appliance: Appliance, ring: KeyRing, hmac_key: bytes,
+        self,
+        appliance: Appliance,
+        ring: KeyRing,
+        hmac_key: bytes,
         extra_hosts: Iterable[str] = (),
     ) -> None:
         self._appliance = appliance
@@ -63,11 +67,12 @@ class Gateway:
         self._journal = Journal(self._audit, hmac_key, appliance.generation)
         self._engines = {
             settings.name: Engine(
-                EngineClient(settings.socket, max_idle=settings.slots), Admission(settings.slots))
-            for settings in appliance.engines}
+                EngineClient(settings.socket, max_idle=settings.slots), Admission(settings.slots)
+            )
+            for settings in appliance.engines
+        }
         clients = {name: engine.client for name, engine in self._engines.items()}
-        self._cold = make_cold_app(
-            appliance, clients, Health(appliance.audit_socket, clients))
+        self._cold = make_cold_app(appliance, clients, Health(appliance.audit_socket, clients))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -88,8 +93,11 @@ class Gateway:
         except Exception as error:  # noqa: BLE001  the last resort: no request ends the gateway
             # the type and place, never the text: it may quote a prompt
             log.error(  # noqa: TRY400
-                "request %s failed: %s at %s", caller.request_id, type(error).__name__,
-                _place(error))
+                "request %s failed: %s at %s",
+                caller.request_id,
+                type(error).__name__,
+                _place(error),
+            )
             if not started:
                 openai = is_openai(scope["path"])
                 await answer_problem(send, SERVER_ERROR, caller.request_id, openai=openai)
@@ -129,8 +137,10 @@ class Gateway:
         check_scope(caller.key, "chat")
         if path in MANAGEMENT or path.startswith(MANAGEMENT_PREFIXES):
             raise ApiError(
-                403, "not_on_an_appliance",
-                "models of this appliance come with signed bundles: this call is switched off")
+                403,
+                "not_on_an_appliance",
+                "models of this appliance come with signed bundles: this call is switched off",
+            )
 
     async def _generate(
         self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send, caller: Caller
@@ -141,8 +151,7 @@ class Gateway:
             await answer(send, 200, _loaded(job), caller.request_id)
             return
         engine = self._engines[job.model.engine]
-        generation = Generation(
-            job, caller, engine=engine, journal=self._journal, send=send)
+        generation = Generation(job, caller, engine=engine, journal=self._journal, send=send)
         await generation.serve(receive, len(data))
 
 

@@ -134,7 +134,8 @@ def parse_body(data: bytes) -> Body:
     """Bytes of a request to a reader. Raises ApiError 400."""
     try:
         table = parse_strict(
-            data, max_bytes=MAX_BODY_BYTES, what="request body", floats=True, max_depth=MAX_DEPTH)
+            data, max_bytes=MAX_BODY_BYTES, what="request body", floats=True, max_depth=MAX_DEPTH
+        )
     except FormatError as error:
         raise ApiError(400, "invalid_json", error.message) from error
     return Body(table)

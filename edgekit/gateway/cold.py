@@ -112,7 +112,8 @@ def _add_openai_routes(app: FastAPI, appliance: Appliance) -> None:
     @app.api_route("/v1/models", methods=GET_OR_HEAD)
     async def models() -> JSONResponse:
         return JSONResponse(
-            {"object": "list", "data": [_openai_model(model) for model in appliance.models]})
+            {"object": "list", "data": [_openai_model(model) for model in appliance.models]}
+        )
 
     @app.api_route("/v1/models/{name:path}", methods=GET_OR_HEAD)
     async def model(name: str) -> JSONResponse:
@@ -129,10 +130,20 @@ def _add_ollama_routes(
     @app.api_route("/api/ps", methods=GET_OR_HEAD)
     async def processes() -> JSONResponse:
         running = {name for name, engine in engines.items() if await _ready(engine)}
-        return JSONResponse({"models": [
-            {**_ollama_model(model), "expires_at": "2318-01-01T00:00:00Z", "size_vram": 0,
-             "context_length": model.context}
-            for model in appliance.models if model.engine in running]})
+        return JSONResponse(
+            {
+                "models": [
+                    {
+                        **_ollama_model(model),
+                        "expires_at": "2318-01-01T00:00:00Z",
+                        "size_vram": 0,
+                        "context_length": model.context,
+                    }
+                    for model in appliance.models
+                    if model.engine in running
+                ]
+            }
+        )
 
     @app.post("/api/show")
     async def show(request: Request) -> JSONResponse:
@@ -145,31 +156,51 @@ def _add_ollama_routes(
 
 
 def _openai_model(model: ServedModel) -> dict[str, Any]:
-    return {"id": model.name, "object": "model", "created": model.created, "owned_by": "edgekit",
-            "max_model_len": model.context}
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "edgekit",
+        "max_model_len": model.context,
+    }
 
 
 def _ollama_model(model: ServedModel) -> dict[str, Any]:
     name = model.name if ":" in model.name else f"{model.name}:latest"
     return {
-        "name": name, "model": name, "modified_at": _time(model.created), "size": model.size,
-        "digest": model.digest.partition(":")[2], "details": _details(model),
+        "name": name,
+        "model": name,
+        "modified_at": _time(model.created),
+        "size": model.size,
+        "digest": model.digest.partition(":")[2],
+        "details": _details(model),
     }
 
 
 def _details(model: ServedModel) -> dict[str, Any]:
-    return {"parent_model": "", "format": model.format, "family": model.family,
-            "families": [model.family], "parameter_size": model.parameter_size,
-            "quantization_level": model.quantization}
+    return {
+        "parent_model": "",
+        "format": model.format,
+        "family": model.family,
+        "families": [model.family],
+        "parameter_size": model.parameter_size,
+        "quantization_level": model.quantization,
+    }
 
 
 def _shown(model: ServedModel) -> dict[str, Any]:
     return {
-        "license": model.license, "modelfile": f"# served by edgekit\nFROM {model.name}\n",
-        "parameters": "", "template": "", "details": _details(model),
-        "model_info": {"general.architecture": model.family,
-                       f"{model.family}.context_length": model.context},
-        "capabilities": ["completion"], "modified_at": _time(model.created),
+        "license": model.license,
+        "modelfile": f"# served by edgekit\nFROM {model.name}\n",
+        "parameters": "",
+        "template": "",
+        "details": _details(model),
+        "model_info": {
+            "general.architecture": model.family,
+            f"{model.family}.context_length": model.context,
+        },
+        "capabilities": ["completion"],
+        "modified_at": _time(model.created),
     }
 
 

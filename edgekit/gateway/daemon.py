@@ -43,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not ring.keys and not _is_loopback(appliance.listen):
             raise TrustError(
                 "no API key exists, and the API listens beyond this host",
-                where=appliance.listen, hint="edgekit keys api-add")
+                where=appliance.listen,
+                hint="edgekit keys api-add",
+            )
         sock = inherited_socket(os.environ) or _own_socket(appliance.listen)
         gateway = Gateway(appliance, ring, _hmac_key(os.environ), options.allow_host)
     except EdgekitError as error:
@@ -79,10 +81,19 @@ class _Server(uvicorn.Server):
 
 async def _serve(gateway: Gateway, sock: socket.socket) -> None:
     config = uvicorn.Config(
-        gateway, http="h11", ws="none", lifespan="off", log_level="warning", access_log=False,
-        server_header=False, proxy_headers=False, backlog=BACKLOG,
-        limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=GRACE_S,
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES)
+        gateway,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=GRACE_S,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+    )
     pinging = asyncio.create_task(_ping())
     try:
         await _Server(config).serve(sockets=[sock])
@@ -105,10 +116,15 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="edgekit-gateway", description="the appliance's API")
     parser.add_argument("--appliance", type=Path, required=True, help="appliance.json")
     parser.add_argument(
-        "--keys", type=Path, help="API keys file (default: $CREDENTIALS_DIRECTORY/api-keys)")
+        "--keys", type=Path, help="API keys file (default: $CREDENTIALS_DIRECTORY/api-keys)"
+    )
     parser.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME",
-        help="another name clients may use in the Host header; may be given again")
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name clients may use in the Host header; may be given again",
+    )
     return parser.parse_args(argv)
 
 

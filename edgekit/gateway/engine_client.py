@@ -99,7 +99,8 @@ class EngineClient:
                 reader, writer = await asyncio.open_unix_connection(self._path)
         except OSError as error:
             raise EngineNotReadyError(
-                "the engine cannot be reached", where=self._path, found=str(error)) from error
+                "the engine cannot be reached", where=self._path, found=str(error)
+            ) from error
         return _Connection(reader, writer)
 
     async def _send(

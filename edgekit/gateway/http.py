@@ -29,9 +29,11 @@ def header_table(scope: Scope) -> dict[str, str]:
     """Headers by lower-case name; of a repeated header the last one counts. Raises ApiError 431."""
     if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
         raise ApiError(
-            431, "headers_too_large", f"the request headers are over {MAX_HEADER_BYTES} bytes")
-    return {name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in scope["headers"]}
+            431, "headers_too_large", f"the request headers are over {MAX_HEADER_BYTES} bytes"
+        )
+    return {
+        name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
+    }
 
 
 async def read_body(headers: dict[str, str], receive: Receive) -> bytes:
@@ -66,22 +68,39 @@ async def _collect(receive: Receive) -> bytes:
 
 
 def _too_large() -> ApiError:
-    return ApiError(
-        413, "request_too_large", f"the request body is over {MAX_BODY_BYTES} bytes")
+    return ApiError(413, "request_too_large", f"the request body is over {MAX_BODY_BYTES} bytes")
 
 
 async def start_answer(
-    send: Send, status: int, content_type: str, request_id: str,
+    send: Send,
+    status: int,
+    content_type: str,
+    request_id: str,
     extra: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
     """Send the head of an answer."""
-    await send({"type": "http.response.start", "status": status, "headers": [
-        (b"content-type", content_type.encode()), (b"x-request-id", request_id.encode()),
-        (b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"), *extra]})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", content_type.encode()),
+                (b"x-request-id", request_id.encode()),
+                (b"cache-control", b"no-store"),
+                (b"x-content-type-options", b"nosniff"),
+                *extra,
+            ],
+        }
+    )
 
 
 async def answer(
-    send: Send, status: int, body: bytes, request_id: str, *, content_type: str = JSON,
+    send: Send,
+    status: int,
+    body: bytes,
+    request_id: str,
+    *,
+    content_type: str = JSON,
     extra: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
     """Send a whole answer."""

@@ -18,8 +18,13 @@ MAX_TOOL_CALLS = 64
 SEED_LIMIT = 2**53
 CHAT_TARGET = "/v1/chat/completions"
 TEXT_TARGET = "/v1/completions"
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant",
-         "tool": "tool"}
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +100,11 @@ def take_content(value: Any, path: str) -> str:
         kind = reader.text("type", max_chars=40)
         if kind != "text":
             raise ApiError(
-                400, "unsupported_content", f"{path}[{index}]: only text parts are supported",
-                param=path)
+                400,
+                "unsupported_content",
+                f"{path}[{index}]: only text parts are supported",
+                param=path,
+            )
         texts.append(reader.text("text", max_chars=1 << 22))
         reader.finish()
     return "\n".join(texts)

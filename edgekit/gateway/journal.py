@@ -53,27 +53,47 @@ class Journal:
 
     async def begin(self, caller: Caller, job: Job, bytes_in: int) -> None:
         """Record the request. Raises AuditUnavailableError: then the engine is not called."""
-        await self._client.append({
-            **self._who(caller, "request"), "endpoint": job.endpoint, "model": job.model.name,
-            "engine": job.model.engine, "weights_digest": job.model.digest,
-            "params": dict(job.params), "prompt_hmac": self.digest(job.prompt).hexdigest(),
-            "hmac_key": self._key_id, "bytes_in": bytes_in, "stream": job.stream,
-        })
+        await self._client.append(
+            {
+                **self._who(caller, "request"),
+                "endpoint": job.endpoint,
+                "model": job.model.name,
+                "engine": job.model.engine,
+                "weights_digest": job.model.digest,
+                "params": dict(job.params),
+                "prompt_hmac": self.digest(job.prompt).hexdigest(),
+                "hmac_key": self._key_id,
+                "bytes_in": bytes_in,
+                "stream": job.stream,
+            }
+        )
 
     async def end(
-        self, caller: Caller, outcome: Outcome, status: int, *,
-        error: str | None = None, aborted: bool = False,
+        self,
+        caller: Caller,
+        outcome: Outcome,
+        status: int,
+        *,
+        error: str | None = None,
+        aborted: bool = False,
     ) -> None:
         """Record what became of a request. Raises AuditUnavailableError."""
         first = outcome.first_token_ns
-        await self._client.append({
-            **self._who(caller, "response"), "status": status,
-            "finish_reason": outcome.finish_reason, "tokens_in": outcome.tokens_in,
-            "tokens_out": outcome.tokens_out, "aborted": aborted, "error": error,
-            "ttft_ms": None if first is None else (first - outcome.started_ns) // 1_000_000,
-            "latency_ms": (time.monotonic_ns() - outcome.started_ns) // 1_000_000,
-            "output_hmac": outcome.digest.hexdigest(), "hmac_key": self._key_id,
-        })
+        await self._client.append(
+            {
+                **self._who(caller, "response"),
+                "status": status,
+                "finish_reason": outcome.finish_reason,
+                "tokens_in": outcome.tokens_in,
+                "tokens_out": outcome.tokens_out,
+                "aborted": aborted,
+                "error": error,
+                "ttft_ms": None if first is None else (first - outcome.started_ns) // 1_000_000,
+                "latency_ms": (time.monotonic_ns() - outcome.started_ns) // 1_000_000,
+                "output_hmac": outcome.digest.hexdigest(),
+                "hmac_key": self._key_id,
+            }
+        )
 
     async def denied(self, caller: Caller, error: ApiError, method: str, path: str) -> None:
         """Record a denial, at a bounded rate; never raises.
@@ -86,8 +106,12 @@ class Journal:
             return
         record = {
             **self._who(caller, "auth_fail" if error.status == 401 else "denied"),
-            "status": error.status, "reason": error.code, "param": error.param,
-            "method": method, "path": path, "suppressed_before": self._suppressed,
+            "status": error.status,
+            "reason": error.code,
+            "param": error.param,
+            "method": method,
+            "path": path,
+            "suppressed_before": self._suppressed,
         }
         try:
             await self._client.append(record)
@@ -97,8 +121,7 @@ class Journal:
 
     def _affordable(self) -> bool:
         now = time.monotonic()
-        self._budget = min(
-            DENIAL_BURST, self._budget + (now - self._refilled) * DENIALS_PER_S)
+        self._budget = min(DENIAL_BURST, self._budget + (now - self._refilled) * DENIALS_PER_S)
         self._refilled = now
         if self._budget < 1:
             return False
@@ -107,7 +130,10 @@ class Journal:
 
     def _who(self, caller: Caller, kind: str) -> Mapping[str, Any]:
         return {
-            "type": kind, "unit": "gateway", "request_id": caller.request_id,
-            "actor": caller.key.id if caller.key else "", "src": caller.source,
+            "type": kind,
+            "unit": "gateway",
+            "request_id": caller.request_id,
+            "actor": caller.key.id if caller.key else "",
+            "src": caller.source,
             "generation": self._generation,
         }

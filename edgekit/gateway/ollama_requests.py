@@ -26,11 +26,30 @@ from edgekit.gateway.problems import ApiError, bad_field
 IGNORED = frozenset({"keep_alive", "context", "shift", "truncate", "logprobs", "top_logprobs"})
 """Fields accepted without effect; `context` is Ollama's own deprecated token list."""
 
-IGNORED_OPTIONS = frozenset({
-    "num_ctx", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap",
-    "use_mlock", "numa", "low_vram", "vocab_only", "f16_kv", "logits_all", "penalize_newline",
-    "mirostat", "mirostat_tau", "mirostat_eta", "tfs_z", "typical_p", "draft_num_predict",
-})
+IGNORED_OPTIONS = frozenset(
+    {
+        "num_ctx",
+        "num_keep",
+        "num_batch",
+        "num_gpu",
+        "main_gpu",
+        "num_thread",
+        "use_mmap",
+        "use_mlock",
+        "numa",
+        "low_vram",
+        "vocab_only",
+        "f16_kv",
+        "logits_all",
+        "penalize_newline",
+        "mirostat",
+        "mirostat_tau",
+        "mirostat_eta",
+        "tfs_z",
+        "typical_p",
+        "draft_num_predict",
+    }
+)
 """Options about loading, which the plan fixed at install time, or that engines have dropped."""
 
 MAX_TEXT = 1 << 22
@@ -62,8 +81,16 @@ def parse_chat(body: Body, appliance: Appliance) -> Job | LoadRequest:
         fields["response_format"] = response_format
     _finish(body, name)
     return Job(
-        "/api/chat", model, name, stream, False, CHAT_TARGET, {"messages": messages, **fields},
-        audit_params(fields), digest_input(messages))
+        "/api/chat",
+        model,
+        name,
+        stream,
+        False,
+        CHAT_TARGET,
+        {"messages": messages, **fields},
+        audit_params(fields),
+        digest_input(messages),
+    )
 
 
 def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
@@ -91,8 +118,17 @@ def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
         messages.append({"role": "user", "content": prompt})
         target, request = CHAT_TARGET, {"messages": messages, **fields}
     digested = digest_input({"system": system, "prompt": prompt} if system else prompt)
-    return Job("/api/generate", model, name, stream, False, target, request,
-               audit_params({**fields, "raw": raw}), digested)
+    return Job(
+        "/api/generate",
+        model,
+        name,
+        stream,
+        False,
+        target,
+        request,
+        audit_params({**fields, "raw": raw}),
+        digested,
+    )
 
 
 def _start(body: Body, appliance: Appliance) -> tuple[str, ServedModel, bool, bool]:
@@ -126,7 +162,8 @@ def _message(reader: Body) -> dict[str, Any]:
     if calls:
         path = reader.name("tool_calls")
         message["tool_calls"] = [
-            _tool_call(Body(call, f"{path}[{i}]"), i) for i, call in enumerate(calls)]
+            _tool_call(Body(call, f"{path}[{i}]"), i) for i, call in enumerate(calls)
+        ]
     call_id = reader.text("tool_call_id", max_chars=200, default="")
     if call_id:
         message["tool_call_id"] = call_id
@@ -142,8 +179,11 @@ def _tool_call(reader: Body, index: int) -> dict[str, Any]:
         raise bad_field(reader.name("function"), "is required")
     arguments = function.capped("arguments", dict) or {}
     name = function.text("name", max_chars=200)
-    return {"id": reader.text("id", max_chars=200, default=f"call_{index}"), "type": "function",
-            "function": {"name": name, "arguments": json.dumps(arguments)}}
+    return {
+        "id": reader.text("id", max_chars=200, default=f"call_{index}"),
+        "type": "function",
+        "function": {"name": name, "arguments": json.dumps(arguments)},
+    }
 
 
 def _options(body: Body, context: int) -> dict[str, Any]:

@@ -22,10 +22,20 @@ from edgekit.gateway.job import (
 )
 from edgekit.gateway.problems import bad_field
 
-IGNORED = frozenset({
-    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-    "reasoning_effort", "verbosity", "keep_alive", "prediction",
-})
+IGNORED = frozenset(
+    {
+        "user",
+        "metadata",
+        "store",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+        "reasoning_effort",
+        "verbosity",
+        "keep_alive",
+        "prediction",
+    }
+)
 """Fields clients send that change nothing here and are accepted without effect."""
 
 MAX_TOOLS = 128
@@ -37,14 +47,25 @@ def parse_chat(body: Body, appliance: Appliance) -> Job:
     model = find_model(appliance, name)
     messages = _messages(body)
     completion_tokens = body.integer("max_completion_tokens", 1, model.context)
-    fields = {"max_tokens": completion_tokens or model.context,
-              **take_sampling(body, model.context), **_chat_extras(body)}
+    fields = {
+        "max_tokens": completion_tokens or model.context,
+        **take_sampling(body, model.context),
+        **_chat_extras(body),
+    }
     stream, include_usage = _streaming(body)
     body.ignore(IGNORED)
     body.finish()
     return Job(
-        "/v1/chat/completions", model, name, stream, include_usage, CHAT_TARGET,
-        {"messages": messages, **fields}, audit_params(fields), digest_input(messages))
+        "/v1/chat/completions",
+        model,
+        name,
+        stream,
+        include_usage,
+        CHAT_TARGET,
+        {"messages": messages, **fields},
+        audit_params(fields),
+        digest_input(messages),
+    )
 
 
 def parse_completion(body: Body, appliance: Appliance) -> Job:
@@ -64,8 +85,16 @@ def parse_completion(body: Body, appliance: Appliance) -> Job:
     body.ignore(IGNORED)
     body.finish()
     return Job(
-        "/v1/completions", model, name, stream, include_usage, TEXT_TARGET,
-        {"prompt": prompt, **fields}, audit_params(fields), digest_input(prompt))
+        "/v1/completions",
+        model,
+        name,
+        stream,
+        include_usage,
+        TEXT_TARGET,
+        {"prompt": prompt, **fields},
+        audit_params(fields),
+        digest_input(prompt),
+    )
 
 
 def _streaming(body: Body) -> tuple[bool, bool]:
@@ -108,8 +137,9 @@ def _message(reader: Body) -> dict[str, Any]:
     call_id = reader.text("tool_call_id", max_chars=200, default="")
     if call_id:
         message["tool_call_id"] = call_id
-    reader.ignore(frozenset({
-        "name", "refusal", "annotations", "audio", "reasoning_content", "reasoning"}))
+    reader.ignore(
+        frozenset({"name", "refusal", "annotations", "audio", "reasoning_content", "reasoning"})
+    )
     reader.finish()
     return message
 
@@ -190,7 +220,11 @@ def _response_format(body: Body) -> dict[str, Any] | None:
     if table.get("type") == "json_object" and set(table) <= {"type", "schema"}:
         return dict(table)
     schema = table.get("json_schema")
-    if table.get("type") == "json_schema" and set(table) == {"type", "json_schema"} \
-            and isinstance(schema, dict) and isinstance(schema.get("schema"), dict):
+    if (
+        table.get("type") == "json_schema"
+        and set(table) == {"type", "json_schema"}
+        and isinstance(schema, dict)
+        and isinstance(schema.get("schema"), dict)
+    ):
         return dict(table)
     raise bad_field("response_format", "must be text, json_object or json_schema with a schema")

@@ -54,7 +54,8 @@ class Outcome:
         """OpenAI's usage object."""
         tokens_in, tokens_out = self.tokens_in or 0, self.tokens_out or 0
         return {
-            "prompt_tokens": tokens_in, "completion_tokens": tokens_out,
+            "prompt_tokens": tokens_in,
+            "completion_tokens": tokens_out,
             "total_tokens": tokens_in + tokens_out,
             "prompt_tokens_details": {"cached_tokens": self.cached},
         }

@@ -15,8 +15,13 @@ class ApiError(Exception):
     """An answer other than success. `param` names the field at fault, `retry_after` is seconds."""
 
     def __init__(
-        self, status: int, code: str, message: str, *,
-        param: str | None = None, retry_after: int | None = None,
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -45,14 +50,18 @@ def model_not_found(name: str) -> ApiError:
 def audit_unavailable() -> ApiError:
     """The 503 when nothing can be recorded, and so nothing is answered."""
     return ApiError(
-        503, "audit_unavailable", "the audit log is unavailable, so no request is served",
-        retry_after=5)
+        503,
+        "audit_unavailable",
+        "the audit log is unavailable, so no request is served",
+        retry_after=5,
+    )
 
 
 def engine_unavailable() -> ApiError:
     """The 503 when the engine is down or starting."""
     return ApiError(
-        503, "engine_unavailable", "the engine is not running or still starting", retry_after=10)
+        503, "engine_unavailable", "the engine is not running or still starting", retry_after=10
+    )
 
 
 def is_openai(path: str) -> bool:

@@ -166,7 +166,8 @@ class Generation:
         if not self._streaming:
             self._streaming = True
             await start_answer(
-                self._send, 200, self._translator.content_type, self._caller.request_id)
+                self._send, 200, self._translator.content_type, self._caller.request_id
+            )
 
     async def _write(self, data: bytes, *, more: bool) -> None:
         try:
@@ -191,8 +192,9 @@ class Generation:
 
     async def _end(self, status: int, *, error: str | None = None, aborted: bool = False) -> None:
         # shielded: a client that leaves now must not leave the log without the record
-        await asyncio.shield(self._journal.end(
-            self._caller, self._outcome, status, error=error, aborted=aborted))
+        await asyncio.shield(
+            self._journal.end(self._caller, self._outcome, status, error=error, aborted=aborted)
+        )
 
 
 def load_event(payload: bytes) -> dict[str, Any]:
@@ -208,7 +210,8 @@ def load_event(payload: bytes) -> dict[str, Any]:
 
 def _well_formed(choices: object) -> bool:
     return choices is None or (
-        isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices))
+        isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices)
+    )
 
 
 def engine_problem(status: int, body: bytes) -> ApiError:
@@ -220,9 +223,12 @@ def engine_problem(status: int, body: bytes) -> ApiError:
         details, kind = {}, ""
     if kind == "exceed_context_size_error":
         return ApiError(
-            400, "context_length_exceeded",
+            400,
+            "context_length_exceeded",
             f"the prompt has {details.get('n_prompt_tokens')} tokens, "
-            f"the context {details.get('n_ctx')}", param="messages")
+            f"the context {details.get('n_ctx')}",
+            param="messages",
+        )
     if status == 503:
         return engine_unavailable()
     if status in (400, 501) or kind in ("invalid_request_error", "not_supported_error"):

@@ -27,6 +27,7 @@ class SseParser:
 def _payload(event: bytes) -> bytes:
     if event.startswith(b"data: ") and b"\n" not in event:
         return event[6:]
-    lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n")
-             if line.startswith(b"data:")]
+    lines = [
+        line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")
+    ]
     return b"\n".join(lines)

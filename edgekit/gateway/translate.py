@@ -53,7 +53,8 @@ class OpenAiTranslator:
         self._chat = job.endpoint == "/v1/chat/completions"
         prefix = "chatcmpl-" if self._chat else "cmpl-"
         self._marks = {
-            "id": prefix + secrets.token_hex(12), "created": int(time.time()),
+            "id": prefix + secrets.token_hex(12),
+            "created": int(time.time()),
             "model": job.asked_name,
         }
 
@@ -110,7 +111,8 @@ class OllamaTranslator:
         """Put the pieces of streamed tool calls together, by index."""
         for position, call in enumerate(calls):
             kept = self._calls.setdefault(
-                call.get("index", position), {"name": "", "arguments": ""})
+                call.get("index", position), {"name": "", "arguments": ""}
+            )
             function = call.get("function") or {}
             kept["name"] += function.get("name") or ""
             kept["arguments"] += function.get("arguments") or ""
@@ -122,7 +124,8 @@ class OllamaTranslator:
             if calls and self._calls:
                 line["message"]["tool_calls"] = [
                     {"function": {"name": c["name"], "arguments": _arguments(c["arguments"])}}
-                    for _, c in sorted(self._calls.items())]
+                    for _, c in sorted(self._calls.items())
+                ]
         else:
             line["response"] = text
         return encode({**line, **rest}) + b"\n"

@@ -13,16 +13,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit import __version__
-from edgekit.core import set_files, trust
+from edgekit.core import trust
 from edgekit.core.digest import Digest
 from edgekit.core.events import Finished, Listener, Started
-from edgekit.core.layout import plan_layout
 from edgekit.core.lock import Lock
 from edgekit.core.names import RelPath
 from edgekit.core.recipe import EngineRecipe, FolderSource, ModelRecipe, Recipe, Variant
 from edgekit.core.release import (
-    BLOCK_BYTES,
     MAX_VOLUME_BYTES,
     CarriedImage,
     CarriedModel,
@@ -31,11 +28,7 @@ from edgekit.core.release import (
     Entry,
     Manifest,
     Requirements,
-    encode_manifest,
-    encode_volume_table,
 )
-from edgekit.core.set_readme import render_readme
-from edgekit.core.sshsig import allowed_signer, sign_ssh
 from edgekit.engines.llama_cpp_wheel import build_pack
 from edgekit.engines.pack import BuiltPack, PackFile, tree_files, tree_glibc_floor
 from edgekit.errors import (
@@ -46,16 +39,15 @@ from edgekit.errors import (
     SourceError,
 )
 from edgekit.operations.lock import load_lock, load_recipe, make_lock
-from edgekit.operations.trust import expiry, sign_payload
+from edgekit.operations.trust import expiry
 from edgekit.sources.blob_cache import BlobCache
 from edgekit.sources.folder import fetch_folder
 from edgekit.sources.hub import fetch_hub
 from edgekit.sources.images import fetch_image
 from edgekit.sources.wheel_file import unpack_wheel
 from edgekit.sources.wheels import fetch_wheels
-from edgekit.system.bundle_set import expected_sums, open_set, verify_set
+from edgekit.system.bundle_set import open_set, verify_set
 from edgekit.system.files import (
-    durable_write,
     free_bytes,
     fsync_directory,
     read_bounded,
@@ -63,9 +55,10 @@ from edgekit.system.files import (
     translate_os_error,
 )
 from edgekit.system.freeze import freeze_runtime
+from edgekit.system.set_writer import SetDraft, write_set
 from edgekit.system.signing import FileSigner, load_signer
 from edgekit.system.trust_store import HostTrust
-from edgekit.system.volumes import BlobSource, hash_file, write_volumes
+from edgekit.system.volumes import BlobSource, hash_file
 from edgekit.system.weights import read_weights_header
 
 RELEASE_YEARS = 5
@@ -125,7 +118,7 @@ def bundle(options: BundleOptions, listener: Listener) -> BundleResult:
             where=str(final),
             hint="give another --out, or raise `version`",
         )
-    signers = [load_signer(uri) for uri in options.keys]
+    signers = tuple(load_signer(uri) for uri in options.keys)
     root_data = read_bounded(options.root, trust.MAX_ROOT_BYTES, "root")
     if not options.locked:
         make_lock(options.recipe, options.cache, listener)
@@ -133,7 +126,11 @@ def bundle(options: BundleOptions, listener: Listener) -> BundleResult:
     gathered = _Gatherer(options, recipe, lock, listener).gather()
     work = _new_work_folder(options.out, final.name)
     try:
-        manifest = _write_set(work, options, recipe, gathered, signers, root_data, listener)
+        draft = _draft(
+            options, recipe, gathered, signers=signers, root_data=root_data, listener=listener
+        )
+        _check_space(options.out, draft.manifest)
+        write_set(work, draft, listener)
         verified = verify_set(open_set((work,)), HostTrust(trust.restore_root(root_data)))
         work.rename(final)
         fsync_directory(options.out)
@@ -144,7 +141,7 @@ def bundle(options: BundleOptions, listener: Listener) -> BundleResult:
     return BundleResult(
         directory=final,
         generation=verified.statement.generation,
-        total_bytes=manifest.total_bytes(),
+        total_bytes=draft.manifest.total_bytes(),
         volumes=len(verified.table.volumes),
         fingerprint=trust.fingerprint(root_data),
         developer=verified.root.developer,
@@ -323,16 +320,16 @@ class _Gatherer:
         return CarriedImage(name, locked.reference, locked.manifest.digest, tuple(paths))
 
 
-def _write_set(
-    work: Path,
+def _draft(
     options: BundleOptions,
     recipe: Recipe,
     gathered: _Gathered,
-    signers: list[FileSigner],
+    *,
+    signers: tuple[FileSigner, ...],
     root_data: bytes,
     listener: Listener,
-) -> Manifest:
-    """Write every file of the set into `work`, signatures last."""
+) -> SetDraft:
+    """Hash every part and decide the set; nothing is written."""
     entries, blobs = _hash_parts(gathered.parts, listener)
     manifest = Manifest(
         name=recipe.name,
@@ -346,55 +343,23 @@ def _write_set(
         images=gathered.images,
         rehearsed_on="",
     )
-    _check_space(options.out, manifest)
-    block_multiple = options.volume_bytes // BLOCK_BYTES * BLOCK_BYTES
-    sizes, extents = plan_layout(
-        [(blob.digest, blob.size) for blob in blobs], volume_bytes=block_multiple
-    )
-    table = write_volumes(
-        work, blobs, sizes, extents, algorithm=recipe.digest_algorithm, listener=listener
-    )
-    root = trust.restore_root(root_data)
-    readme = render_readme(
-        manifest,
-        root,
-        [allowed_signer(signer.name, signer.ssh_key.public_key()) for signer in signers],
-    )
-    small: dict[str, bytes] = {
-        set_files.MANIFEST: encode_manifest(manifest),
-        set_files.VOLUMES: encode_volume_table(table),
-        set_files.README: readme.encode(),
-        f"trust/{root.version}.root.json": root_data,
-    }
-    installer = gathered.installer.read_bytes()
-    payload = trust.release_payload(
-        name=recipe.name,
-        version=recipe.version,
+    return SetDraft(
+        manifest=manifest,
+        blobs=blobs,
+        installer=gathered.installer,
         epoch=recipe.epoch,
         sequence=recipe.sequence,
-        created=manifest.created,
-        min_edgekit=__version__,
         expires=expiry(manifest.created, RELEASE_YEARS),
-        files={**small, set_files.INSTALLER: installer},
+        digest_algorithm=recipe.digest_algorithm,
+        roots=(root_data,),
+        signers=signers,
+        volume_bytes=options.volume_bytes,
     )
-    release = sign_payload(payload, signers)
-    statement = trust.verify_release(root, release)
-    sums = expected_sums(statement, table, release)
-    small |= {
-        set_files.RELEASE: release,
-        set_files.SUMS: sums,
-        set_files.SUMS_SIGNATURE: sign_ssh(signers[0].ssh_key, sums),
-    }
-    (work / "trust").mkdir()
-    for name, data in small.items():
-        durable_write(work / name, data)
-    durable_write(work / set_files.INSTALLER, installer, mode=0o755)
-    return manifest
 
 
 def _hash_parts(
     parts: tuple[_Part, ...], listener: Listener
-) -> tuple[tuple[Entry, ...], list[BlobSource]]:
+) -> tuple[tuple[Entry, ...], tuple[BlobSource, ...]]:
     """Entries for the manifest, and the distinct blobs in the order they are laid out."""
     listener(Started("hash", None))
     entries = []
@@ -404,7 +369,7 @@ def _hash_parts(
         entries.append(Entry(part.path, part.role, size, digest, part.executable))
         blobs.setdefault(digest, BlobSource(digest, size, part.source))
     listener(Finished("hash", f"{len(entries)} files"))
-    return tuple(entries), list(blobs.values())
+    return tuple(entries), tuple(blobs.values())
 
 
 def _check_space(out: Path, manifest: Manifest) -> None:

@@ -34,7 +34,7 @@ from edgekit.system.audit_log import append_offline
 from edgekit.system.blob_store import copy_blobs, discard_staging, present_blobs
 from edgekit.system.bundle_set import VerifiedSet
 from edgekit.system.files import durable_write, exclusive_lock, read_bounded
-from edgekit.system.images import has_podman, load_image
+from edgekit.system.images import has_podman, load_image, pinned_reference
 from edgekit.system.resources import read_unit_templates
 from edgekit.system.services import (
     ForegroundServices,
@@ -63,7 +63,10 @@ class InstallOptions:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What was done: times in seconds by step, and the clear API key when one was made."""
+    """What was done: times in seconds by step, and the clear API key when one was made.
+
+    `images` are the container images loaded, as `name@sha256:...`, the form to run them by.
+    """
 
     generation: str
     previous: str
@@ -228,7 +231,7 @@ class _Installation:
                 continue
             with self._timed(f"image {image.name}"):
                 load_image(image, self._verified.manifest, self._layout)
-            loaded.append(image.reference)
+            loaded.append(pinned_reference(image))
         return tuple(loaded)
 
     def _switch_and_start(self) -> None:

@@ -12,7 +12,7 @@ from edgekit.core.host_layout import HostLayout
 from edgekit.errors import TrustError
 from edgekit.operations.install import audit_event
 from edgekit.system.files import durable_write, exclusive_lock, read_bounded
-from edgekit.system.signing import FileSigner, create_signer
+from edgekit.system.signing import create_signer, sign_payload
 from edgekit.system.trust_store import HostTrust, TrustStore
 
 ROOT_YEARS = 10
@@ -61,8 +61,7 @@ def create_root(
         developer=insecure_developer,
         expires=expiry(now, ROOT_YEARS),
     )
-    signatures = [s for signer in signers.values() for s in signer.sign(payload)]
-    data = trust.encode_envelope(payload, signatures)
+    data = sign_payload(payload, tuple(signers.values()))
     root_path.parent.mkdir(parents=True, exist_ok=True)
     durable_write(root_path, data)
     return CreatedRoot(root_path, trust.fingerprint(data), tuple(sorted(signers)), threshold)
@@ -113,8 +112,3 @@ def show_trust(layout: HostLayout) -> HostTrust:
     host = TrustStore(layout.trust).load()
     host.require_root()
     return host
-
-
-def sign_payload(payload: bytes, signers: list[FileSigner]) -> bytes:
-    """An envelope with every signer's signatures."""
-    return trust.encode_envelope(payload, [s for signer in signers for s in signer.sign(payload)])

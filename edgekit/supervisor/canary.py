@@ -15,9 +15,7 @@ ANSWER_TOKENS_PER_CHAR = 1
 MIN_ANSWER_TOKENS = 32
 
 
-def wait_healthy(
-    socket_path: str, *, deadline: float, still_running: Callable[[], None]
-) -> None:
+def wait_healthy(socket_path: str, *, deadline: float, still_running: Callable[[], None]) -> None:
     """Wait until `/health` answers 200.
 
     `deadline` is on the monotonic clock; `still_running` raises when waiting has become pointless.
@@ -44,21 +42,28 @@ def check_answer(socket_path: str, canary: CanaryCheck, *, timeout_s: float) -> 
     Raises WrongAnswerError when it is not there, EngineError when there is no answer.
     """
     request = {
-        "model": canary.model, "messages": [{"role": "user", "content": canary.prompt}],
-        "temperature": 0, "seed": 0, "stream": False,
+        "model": canary.model,
+        "messages": [{"role": "user", "content": canary.prompt}],
+        "temperature": 0,
+        "seed": 0,
+        "stream": False,
         "max_tokens": max(MIN_ANSWER_TOKENS, len(canary.answer) * ANSWER_TOKENS_PER_CHAR),
     }
-    answer = unix_http.post_json(
-        socket_path, "/v1/chat/completions", request, timeout_s=timeout_s)
+    answer = unix_http.post_json(socket_path, "/v1/chat/completions", request, timeout_s=timeout_s)
     if answer.status != 200:
         raise EngineError(
-            "the engine refuses the canary prompt", where=canary.model,
-            found=f"HTTP status {answer.status}")
+            "the engine refuses the canary prompt",
+            where=canary.model,
+            found=f"HTTP status {answer.status}",
+        )
     text = _text_of(answer.json())
     if canary.answer not in text:
         raise WrongAnswerError(
-            "the engine gives a wrong answer to its canary prompt", where=canary.model,
-            found=repr(text[:200]), needed=repr(canary.answer))
+            "the engine gives a wrong answer to its canary prompt",
+            where=canary.model,
+            found=repr(text[:200]),
+            needed=repr(canary.answer),
+        )
 
 
 def _text_of(answer: object) -> str:

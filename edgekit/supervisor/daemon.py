@@ -1,11 +1,11 @@
 """`supervisor --appliance FILE --engine NAME`: verify, start, ask, then watch one engine.
 
-    S1 every weights file hashes to what was signed
-    S2 the engine starts, with exactly the environment of the plan
-    S3 it says it is healthy, in time
-    S4 it answers every canary prompt rightly; only now is it READY
-    S5 it stays healthy, or the watchdog is no longer fed
-    S6 on SIGTERM the whole process group ends, by force after 10 seconds
+S1 every weights file hashes to what was signed
+S2 the engine starts, with exactly the environment of the plan
+S3 it says it is healthy, in time
+S4 it answers every canary prompt rightly; only now is it READY
+S5 it stays healthy, or the watchdog is no longer fed
+S6 on SIGTERM the whole process group ends, by force after 10 seconds
 """
 
 from __future__ import annotations
@@ -98,8 +98,7 @@ def _supervise(settings: EngineSettings) -> None:
 
 def _make_ready(settings: EngineSettings, child: Child, deadline: float) -> None:
     """S3 and S4."""
-    wait_healthy(
-        settings.socket, deadline=deadline, still_running=lambda: _check_running(child))
+    wait_healthy(settings.socket, deadline=deadline, still_running=lambda: _check_running(child))
     notify("STATUS=asking canary prompts")
     for canary in settings.canaries:
         remaining = max(1.0, deadline - time.monotonic())

@@ -44,10 +44,13 @@ def _verify_file(weights: WeightsFile, stop: threading.Event) -> None:
                 size += count
     except OSError as error:
         raise DigestError(
-            "a weights file cannot be read", where=weights.path, found=error.strerror) from error
+            "a weights file cannot be read", where=weights.path, found=error.strerror
+        ) from error
     if size != weights.size or hasher.hexdigest() != wanted.value:
         raise DigestError(
-            "a weights file is not what was signed", where=weights.path,
+            "a weights file is not what was signed",
+            where=weights.path,
             found=f"{size} bytes, {hasher.hexdigest()[:12]}",
             needed=f"{weights.size} bytes, {wanted.short}",
-            hint="edgekit install, from the same set, writes damaged weights again")
+            hint="edgekit install, from the same set, writes damaged weights again",
+        )

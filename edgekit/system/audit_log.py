@@ -1,15 +1,16 @@
 """The audit log on disk: a folder that one writer appends to and anyone may verify.
 
     audit-<first seq, 16 digits>.jsonl   records, at most 64 MiB a file
-    head.json                            log id, last acknowledged seq, chain value
+    head.json                            log id, last acknowledged seq, chain value; 512 bytes
     writer.lock                          held by the one writer (flock)
     audit-*.jsonl.<offset>.torn          bytes a crash left behind a half-written record
 
 A batch is durable (one write, one fdatasync) before the head moves, so the head never leads the
 records. It may lag: after a crash by the batch nobody was told about, and after a power cut by what
-the file system had not yet renamed. Records after the head are therefore fine; records missing
-before it mean the log was cut. A failed write or sync is final: the kernel may have dropped the
-pages, so the log refuses all further work and nothing is retried.
+was written since `sync_head`. Records after the head are therefore fine; records missing before it
+mean the log was cut. The head is one sector, overwritten in place: a new file for every batch cost
+4 ms of journal, the batch itself 0.2 ms. A failed write or sync is final: the kernel may have
+dropped the pages, so the log refuses all further work and nothing is retried.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from edgekit.errors import (
 
 SEGMENT_BYTES = 64 << 20
 HEAD_NAME = "head.json"
+HEAD_BYTES = 512
 LOCK_NAME = "writer.lock"
 
 _SEGMENT = re.compile(r"audit-([0-9]{16})\.jsonl")
@@ -78,8 +80,14 @@ class AuditLog:
     """The one writer of an audit log. Use `open_audit_log`; close with `close`."""
 
     def __init__(
-        self, directory: Path, lock: int, head: Head, *,
-        stamp: Callable[[], Stamp], sync: Sync, segment_bytes: int,
+        self,
+        directory: Path,
+        lock: int,
+        head: Head,
+        *,
+        stamp: Callable[[], Stamp],
+        sync: Sync,
+        segment_bytes: int,
     ) -> None:
         self._directory = directory
         self._lock = lock
@@ -89,6 +97,8 @@ class AuditLog:
         self._segment_bytes = segment_bytes
         self._broken = False
         self._file: int | None = None
+        self._head_file: int | None = None
+        self._head_unsynced = False
         self._size = 0
 
     @property
@@ -114,19 +124,49 @@ class AuditLog:
             lines.append(line + b"\n")
         try:
             self._write(b"".join(lines), first)
-            _replace_head(self._directory, head, self._sync)
+            self._move_head(head)
         except OSError as error:
             self._broken = True
             raise _unavailable("cannot write the audit log", self._directory, error) from error
         self._head = head
         return list(range(first, head.seq + 1))
 
+    @property
+    def head_unsynced(self) -> bool:
+        """True while a power cut would set the head back; `sync_head` ends that."""
+        return self._head_unsynced
+
+    def sync_head(self) -> None:
+        """Make the head itself durable. Raises AuditUnavailableError; the log is then closed."""
+        if self._head_file is None or not self._head_unsynced:
+            return
+        try:
+            self._sync(self._head_file)
+        except OSError as error:
+            self._broken = True
+            raise _unavailable("cannot write the audit log", self._directory, error) from error
+        self._head_unsynced = False
+
     def close(self) -> None:
-        """Release the files and the writer's lock; nothing is written."""
-        for descriptor in (self._file, self._lock):
-            if descriptor is not None:
-                os.close(descriptor)
-        self._file, self._broken = None, True
+        """Release the files and the writer's lock. Raises as `sync_head`, files released."""
+        try:
+            if not self._broken:
+                self.sync_head()
+        finally:
+            for descriptor in (self._file, self._head_file, self._lock):
+                if descriptor is not None:
+                    os.close(descriptor)
+            self._file, self._head_file, self._broken = None, None, True
+
+    def _move_head(self, head: Head) -> None:
+        if self._head_file is None:
+            self._head_file = os.open(
+                self._directory / HEAD_NAME, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+            )
+        data = _head_sector(head)
+        if os.pwrite(self._head_file, data, 0) != len(data):
+            raise OSError(f"short write to {HEAD_NAME}")
+        self._head_unsynced = True
 
     def _write(self, data: bytes, first: int) -> None:
         descriptor = self._segment(first)
@@ -154,7 +194,10 @@ class AuditLog:
 
 
 def open_audit_log(
-    directory: Path, *, stamp: Callable[[], Stamp] = system_stamp, sync: Sync = os.fdatasync,
+    directory: Path,
+    *,
+    stamp: Callable[[], Stamp] = system_stamp,
+    sync: Sync = os.fdatasync,
     segment_bytes: int = SEGMENT_BYTES,
 ) -> AuditLog:
     """Open the log for writing, creating it on first use; takes the writer's lock.
@@ -170,8 +213,7 @@ def open_audit_log(
         raise _unavailable("cannot open the audit log", directory, error) from error
     try:
         head, torn = _recover(directory, sync)
-        log = AuditLog(
-            directory, lock, head, stamp=stamp, sync=sync, segment_bytes=segment_bytes)
+        log = AuditLog(directory, lock, head, stamp=stamp, sync=sync, segment_bytes=segment_bytes)
         if head.seq == 0:
             log.append_batch([log_event(head.log_id)])
         if torn:
@@ -188,10 +230,11 @@ def open_audit_log(
 def read_head(directory: Path) -> Head:
     """The kept head. Raises AuditMissingError without one, AuditFormatError for a damaged one."""
     try:
-        return parse_head((directory / HEAD_NAME).read_bytes())
+        return parse_head((directory / HEAD_NAME).read_bytes().rstrip(b" \n"))
     except FileNotFoundError as error:
         raise AuditMissingError(
-            "the audit log has no head", where=str(directory / HEAD_NAME)) from error
+            "the audit log has no head", where=str(directory / HEAD_NAME)
+        ) from error
     except OSError as error:
         raise _unavailable("cannot read the audit log", directory, error) from error
 
@@ -209,7 +252,7 @@ def tail_lines(directory: Path, count: int) -> list[LogLine]:
     """The last `count` whole lines, oldest first, unverified."""
     lines: list[LogLine] = []
     for path in reversed(_segments(directory)):
-        lines = list(_segment_lines(path))[-(count - len(lines)):] + lines
+        lines = list(_segment_lines(path))[-(count - len(lines)) :] + lines
         if len(lines) >= count:
             break
     return lines
@@ -231,14 +274,16 @@ def _segment_lines(path: Path) -> Iterator[LogLine]:
 
 
 def _take_lock(directory: Path) -> int:
-    lock = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
-                   0o640)
+    lock = os.open(
+        directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640
+    )
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(lock)
         raise AuditUnavailableError(
-            "another audit writer holds the log", where=str(directory)) from error
+            "another audit writer holds the log", where=str(directory)
+        ) from error
     return lock
 
 
@@ -254,8 +299,11 @@ def _recover(directory: Path, sync: Sync) -> tuple[Head, tuple[str, bytes] | Non
     if not segments:
         if kept.seq:
             raise AuditTruncatedError(
-                "the audit log was cut off at its end", where=str(directory),
-                found="0 records", needed=f"{kept.seq} records")
+                "the audit log was cut off at its end",
+                where=str(directory),
+                found="0 records",
+                needed=f"{kept.seq} records",
+            )
         return kept, None
     head, end = _verify_segment(segments[-1], kept)
     return head, _set_aside(segments[-1], end, sync)
@@ -280,8 +328,11 @@ def _verify_segment(path: Path, kept: Head) -> tuple[Head, int]:
             raise
     if state.seq < kept.seq:
         raise AuditTruncatedError(
-            "the audit log was cut off at its end", where=f"{path.name}: byte {end}",
-            found=f"{state.seq} records", needed=f"{kept.seq} records")
+            "the audit log was cut off at its end",
+            where=f"{path.name}: byte {end}",
+            found=f"{state.seq} records",
+            needed=f"{kept.seq} records",
+        )
     return state, end
 
 
@@ -314,19 +365,26 @@ def _set_aside(path: Path, end: int, sync: Sync) -> tuple[str, bytes] | None:
 
 def _recovered_event(torn: tuple[str, bytes]) -> AuditEvent:
     name, data = torn
-    return check_event({
-        "type": "recovered", "torn_file": name, "torn_bytes": len(data),
-        "torn_sha384": hashlib.sha384(data).hexdigest(),
-    })
+    return check_event(
+        {
+            "type": "recovered",
+            "torn_file": name,
+            "torn_bytes": len(data),
+            "torn_sha384": hashlib.sha384(data).hexdigest(),
+        }
+    )
 
 
 def _replace_head(directory: Path, head: Head, sync: Sync) -> None:
-    # the rename itself is not synced: losing it leaves an older head, which may only lag
     temporary = directory / f"{HEAD_NAME}.tmp"
     with contextlib.suppress(FileNotFoundError):
         temporary.unlink()
-    _write_new(temporary, encode_head(head), sync)
+    _write_new(temporary, _head_sector(head), sync)
     temporary.replace(directory / HEAD_NAME)
+
+
+def _head_sector(head: Head) -> bytes:
+    return encode_head(head).rstrip(b"\n").ljust(HEAD_BYTES - 1) + b"\n"
 
 
 def _write_new(path: Path, data: bytes, sync: Sync) -> None:

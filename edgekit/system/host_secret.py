@@ -30,9 +30,13 @@ def ensure_secret(path: Path) -> bytes:
         secret = path.read_bytes()
     except OSError as error:
         raise HostError(
-            "the host's secret cannot be kept", where=str(path), found=error.strerror) from error
+            "the host's secret cannot be kept", where=str(path), found=error.strerror
+        ) from error
     if len(secret) != SECRET_BYTES:
         raise HostError(
-            "the host's secret is damaged", where=str(path), found=f"{len(secret)} bytes",
-            needed=f"{SECRET_BYTES} bytes")
+            "the host's secret is damaged",
+            where=str(path),
+            found=f"{len(secret)} bytes",
+            needed=f"{SECRET_BYTES} bytes",
+        )
     return secret

@@ -104,6 +104,11 @@ def load_signer(uri: str) -> FileSigner:
     )
 
 
+def sign_payload(payload: bytes, signers: tuple[FileSigner, ...]) -> bytes:
+    """An envelope around a payload with every signer's signatures."""
+    return trust.encode_envelope(payload, [s for signer in signers for s in signer.sign(payload)])
+
+
 def _load(path: Path) -> object:
     try:
         return load_pem_private_key(read_bounded(path, _MAX_PEM_BYTES, path.name), password=None)

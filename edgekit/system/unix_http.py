@@ -25,8 +25,9 @@ class Answer:
         try:
             return json.loads(self.body)
         except ValueError as error:
-            raise EngineError("the engine's answer is not JSON", found=repr(self.body[:80])) \
-                from error
+            raise EngineError(
+                "the engine's answer is not JSON", found=repr(self.body[:80])
+            ) from error
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -50,9 +51,7 @@ def post_json(path: str, target: str, body: Any, *, timeout_s: float) -> Answer:
     return _exchange(path, "POST", target, json.dumps(body).encode(), timeout_s)
 
 
-def _exchange(
-    path: str, method: str, target: str, body: bytes | None, timeout_s: float
-) -> Answer:
+def _exchange(path: str, method: str, target: str, body: bytes | None, timeout_s: float) -> Answer:
     connection = _UnixConnection(path, timeout_s)
     headers = {} if body is None else {"Content-Type": "application/json"}
     try:
@@ -61,8 +60,8 @@ def _exchange(
         content = response.read(MAX_ANSWER_BYTES + 1)
     except (OSError, http.client.HTTPException) as error:
         raise EngineError(
-            "the engine does not answer", where=path, found=str(error) or type(error).__name__) \
-            from error
+            "the engine does not answer", where=path, found=str(error) or type(error).__name__
+        ) from error
     finally:
         connection.close()
     if len(content) > MAX_ANSWER_BYTES:

@@ -34,22 +34,47 @@ SLOTS = 4
 
 
 def make_key(*scopes: str) -> tuple[ApiKey, str]:
-    return make_api_key(os.urandom(4), os.urandom(32), scopes=scopes or ("chat",), note="",
-                        created=1_700_000_000)
+    return make_api_key(
+        os.urandom(4), os.urandom(32), scopes=scopes or ("chat",), note="", created=1_700_000_000
+    )
 
 
 def make_appliance(work: Path, port: int, *, engine_socket: str, context: int = 512) -> Appliance:
     return Appliance(
-        name="demo-appliance", version="1.0.0", generation="g1", listen=f"127.0.0.1:{port}",
+        name="demo-appliance",
+        version="1.0.0",
+        generation="g1",
+        listen=f"127.0.0.1:{port}",
         audit_socket=str(work / "audit.sock"),
-        models=(ServedModel(
-            name="demo", engine="main", digest=WEIGHTS, size=1000, format="gguf", family="llama",
-            parameter_size="3M", quantization="Q8_0", context=context, license="Apache-2.0",
-            created=1_700_000_000),),
-        engines=(EngineSettings(
-            name="main", kind="llama.cpp", argv=("engine",), environment=(),
-            socket=engine_socket, slots=SLOTS, context=context * SLOTS, start_timeout_s=60,
-            weights=(), canaries=()),),
+        models=(
+            ServedModel(
+                name="demo",
+                engine="main",
+                digest=WEIGHTS,
+                size=1000,
+                format="gguf",
+                family="llama",
+                parameter_size="3M",
+                quantization="Q8_0",
+                context=context,
+                license="Apache-2.0",
+                created=1_700_000_000,
+            ),
+        ),
+        engines=(
+            EngineSettings(
+                name="main",
+                kind="llama.cpp",
+                argv=("engine",),
+                environment=(),
+                socket=engine_socket,
+                slots=SLOTS,
+                context=context * SLOTS,
+                start_timeout_s=60,
+                weights=(),
+                canaries=(),
+            ),
+        ),
     )
 
 
@@ -86,14 +111,24 @@ class Site:
 
 @contextlib.contextmanager
 def serving(
-    appliance: Appliance, ring: KeyRing, sock: socket.socket, engine: FakeEngine | None = None,
+    appliance: Appliance,
+    ring: KeyRing,
+    sock: socket.socket,
+    engine: FakeEngine | None = None,
     extra_hosts: tuple[str, ...] = (),
 ) -> Iterator[asyncio.AbstractEventLoop]:
     """The gateway (and a fake engine) on a loop of their own thread."""
     ready, loops = threading.Event(), []
-    server = uvicorn.Server(uvicorn.Config(
-        lambda *_: None, http="h11", ws="none", lifespan="off", log_level="critical",
-        h11_max_incomplete_event_size=16384))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            lambda *_: None,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_level="critical",
+            h11_max_incomplete_event_size=16384,
+        )
+    )
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
 
     async def run() -> None:
@@ -133,9 +168,10 @@ def running_site(
         appliance = make_appliance(work, port, engine_socket=engine_socket, context=context)
         url = f"http://127.0.0.1:{port}"
         headers = {"Authorization": f"Bearer {token}"}
-        with serving(appliance, KeyRing((key,)), sock, engine) as loop, httpx.Client(
-            base_url=url, headers=headers, timeout=20
-        ) as client:
+        with (
+            serving(appliance, KeyRing((key,)), sock, engine) as loop,
+            httpx.Client(base_url=url, headers=headers, timeout=20) as client,
+        ):
             yield Site(url, token, engine or FakeEngine(""), auditd, work, client, loop)
 
 
@@ -165,14 +201,18 @@ def running_real_engine(path: str, work: Path) -> Iterator[None]:
         pytest.skip("cannot run here: the engine wheel (xllamacpp) is not installed")
     repository = Path(__file__).parents[2]
     weights = [Path(p) for p in (os.environ.get("EDGEKIT_TEST_GGUF"),) if p] or sorted(
-        repository.glob("models/demo/gguf/*.gguf"))
+        repository.glob("models/demo/gguf/*.gguf")
+    )
     if not weights:
         pytest.skip("cannot run here: no GGUF weights in models/demo or EDGEKIT_TEST_GGUF")
     program = repository / "tests" / "support" / "engine_program.py"
     with (work / "engine.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, str(program), "real", path, str(weights[0])], stdout=log, stderr=log,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+            [sys.executable, str(program), "real", path, str(weights[0])],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
         try:
             deadline = time.monotonic() + 60
             while not _healthy(path):

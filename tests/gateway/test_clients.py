@@ -22,13 +22,21 @@ def ollama_client(site: Site) -> ollama.Client:
 def test_openai_chat(any_site: Site) -> None:
     client = openai_client(any_site)
     answer = client.chat.completions.create(
-        model="demo", messages=MESSAGES, max_completion_tokens=5, temperature=0)  # type: ignore[arg-type]
+        model="demo", messages=MESSAGES, max_completion_tokens=5, temperature=0
+    )  # type: ignore[arg-type]
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage
     assert answer.usage.completion_tokens == 5
-    chunks = list(client.chat.completions.create(
-        model="demo", messages=MESSAGES, max_tokens=5, temperature=0,  # type: ignore[arg-type]
-        stream=True, stream_options={"include_usage": True}))
+    chunks = list(
+        client.chat.completions.create(
+            model="demo",
+            messages=MESSAGES,
+            max_tokens=5,
+            temperature=0,  # type: ignore[arg-type]
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     assert text == answer.choices[0].message.content
     assert chunks[-1].usage
@@ -37,8 +45,11 @@ def test_openai_chat(any_site: Site) -> None:
 
 def test_openai_completions_and_models(any_site: Site) -> None:
     client = openai_client(any_site)
-    parts = list(client.completions.create(
-        model="demo", prompt="x", max_tokens=4, temperature=0, stream=True))
+    parts = list(
+        client.completions.create(
+            model="demo", prompt="x", max_tokens=4, temperature=0, stream=True
+        )
+    )
     whole = client.completions.create(model="demo", prompt="x", max_tokens=4, temperature=0)
     assert "".join(p.choices[0].text for p in parts) == whole.choices[0].text
     assert [m.id for m in client.models.list()] == ["demo"]
@@ -50,14 +61,17 @@ def test_openai_errors_have_their_classes(site: Site) -> None:
     with pytest.raises(openai.NotFoundError, match="not found"):
         client.chat.completions.create(model="other", messages=MESSAGES)  # type: ignore[arg-type]
     with pytest.raises(openai.BadRequestError, match="temperature"):
-        client.chat.completions.create(
-            model="demo", messages=MESSAGES, temperature=3)  # type: ignore[arg-type]
+        client.chat.completions.create(model="demo", messages=MESSAGES, temperature=3)  # type: ignore[arg-type]
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=f"{site.url}/v1", api_key="x").models.list()
-    with pytest.raises(openai.APIError), openai_client(site).chat.completions.create(
-        model="demo", stream=True,
-        messages=[{"role": "user", "content": "die-midstream"}],
-    ) as stream:
+    with (
+        pytest.raises(openai.APIError),
+        openai_client(site).chat.completions.create(
+            model="demo",
+            stream=True,
+            messages=[{"role": "user", "content": "die-midstream"}],
+        ) as stream,
+    ):
         list(stream)
     site.auditd.process.kill()
     with pytest.raises(openai.InternalServerError, match="audit log is unavailable"):
@@ -84,8 +98,12 @@ def test_ollama_queries_and_refusals(site: Site) -> None:
     shown = client.show("demo")
     assert shown.details
     assert shown.details.quantization_level == "Q8_0"
-    for call in (lambda: client.pull("x"), lambda: client.delete("demo"),
-                 lambda: client.create("x", from_="demo"), lambda: client.copy("demo", "x")):
+    for call in (
+        lambda: client.pull("x"),
+        lambda: client.delete("demo"),
+        lambda: client.create("x", from_="demo"),
+        lambda: client.copy("demo", "x"),
+    ):
         with pytest.raises(ollama.ResponseError, match="signed bundles"):
             call()
     with pytest.raises(ollama.ResponseError, match="not found"):

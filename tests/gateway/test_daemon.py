@@ -22,8 +22,13 @@ MODULE = "edgekit.gateway.daemon"
 
 @contextmanager
 def gateway(
-    work: Path, listen: str, *, sock: socket.socket | None = None, keys: int = 1,
-    environment: Mapping[str, str] | None = None, arguments: tuple[str, ...] = (),
+    work: Path,
+    listen: str,
+    *,
+    sock: socket.socket | None = None,
+    keys: int = 1,
+    environment: Mapping[str, str] | None = None,
+    arguments: tuple[str, ...] = (),
 ) -> Iterator[tuple[Daemon, str]]:
     """A gateway process and a token; the keys come as systemd credentials do."""
     made = [make_key() for _ in range(keys)]
@@ -38,8 +43,13 @@ def gateway(
     if sock is not None:
         os.dup2(sock.fileno(), 3)
         passed, variables["LISTEN_FDS"] = (3,), "1"
-    with running(MODULE, ["--appliance", work / "appliance.json", *arguments], work,
-                 environment=variables, pass_fds=passed) as daemon:
+    with running(
+        MODULE,
+        ["--appliance", work / "appliance.json", *arguments],
+        work,
+        environment=variables,
+        pass_fds=passed,
+    ) as daemon:
         yield daemon, made[0][1] if made else ""
 
 
@@ -64,9 +74,13 @@ def test_inherited_socket_is_served_and_stopped_cleanly(
 ) -> None:
     port = listener.getsockname()[1]
     environment = {"STATE_DIRECTORY": str(tmp_path), "WATCHDOG_USEC": "400000"}
-    with running_auditd(tmp_path), gateway(
-        tmp_path, f"127.0.0.1:{port}", sock=listener, environment=environment
-    ) as (daemon, token):
+    with (
+        running_auditd(tmp_path),
+        gateway(tmp_path, f"127.0.0.1:{port}", sock=listener, environment=environment) as (
+            daemon,
+            token,
+        ),
+    ):
         headers = {"Authorization": f"Bearer {token}"}
         models = httpx.get(f"http://127.0.0.1:{port}/v1/models", headers=headers)
         assert models.json()["data"][0]["id"] == "demo"
@@ -83,15 +97,19 @@ def test_gateway_outlives_the_writer_and_answers_503(
     port = listener.getsockname()[1]
     body = {"model": "demo", "messages": [{"role": "user", "content": "x"}]}
     with gateway(tmp_path, f"127.0.0.1:{port}", sock=listener) as (_, token):
-        answer = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body,
-                            headers={"Authorization": f"Bearer {token}"})
+        answer = httpx.post(
+            f"http://127.0.0.1:{port}/v1/chat/completions",
+            json=body,
+            headers={"Authorization": f"Bearer {token}"},
+        )
         assert answer.json()["error"]["code"] == "audit_unavailable"
 
 
 def test_named_host_needs_to_be_allowed(tmp_path: Path, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
-    with gateway(tmp_path, f"127.0.0.1:{port}", sock=listener,
-                 arguments=("--allow-host", "edge.site")) as (_, _token):
+    with gateway(
+        tmp_path, f"127.0.0.1:{port}", sock=listener, arguments=("--allow-host", "edge.site")
+    ) as (_, _token):
         for name, status in (("edge.site", 200), ("other.site", 403)):
             answer = httpx.get(f"http://127.0.0.1:{port}/", headers={"Host": f"{name}:{port}"})
             assert answer.status_code == status
@@ -102,13 +120,16 @@ def test_own_socket_without_activation(tmp_path: Path) -> None:
         port = probe.getsockname()[1]
     with gateway(tmp_path, f"127.0.0.1:{port}"):
         assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
-        with pytest.raises(NotReadyError, match="ended with 35"), \
-                gateway(tmp_path, f"127.0.0.1:{port}"):
+        with (
+            pytest.raises(NotReadyError, match="ended with 35"),
+            gateway(tmp_path, f"127.0.0.1:{port}"),
+        ):
             pass
 
 
-@pytest.mark.parametrize(("listen", "keys", "starts"), [
-    ("0.0.0.0:0", 0, False), ("127.0.0.1:0", 0, True)])
+@pytest.mark.parametrize(
+    ("listen", "keys", "starts"), [("0.0.0.0:0", 0, False), ("127.0.0.1:0", 0, True)]
+)
 def test_listening_beyond_the_host_needs_keys(
     tmp_path: Path, listen: str, keys: int, starts: bool
 ) -> None:
@@ -121,7 +142,8 @@ def test_listening_beyond_the_host_needs_keys(
 
 def test_damaged_digest_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "audit-hmac.key").write_bytes(b"short")
-    with pytest.raises(NotReadyError, match="ended with 30"), gateway(
-        tmp_path, "127.0.0.1:0", environment={"STATE_DIRECTORY": str(tmp_path)}
+    with (
+        pytest.raises(NotReadyError, match="ended with 30"),
+        gateway(tmp_path, "127.0.0.1:0", environment={"STATE_DIRECTORY": str(tmp_path)}),
     ):
         pass

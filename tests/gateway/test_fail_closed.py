@@ -24,8 +24,12 @@ OPENAI = "/v1/chat/completions"
 
 
 def with_prompt(text: str, **fields: Any) -> dict[str, Any]:
-    return {"model": "demo", "messages": [{"role": "user", "content": text}], "max_tokens": 6,
-            **fields}
+    return {
+        "model": "demo",
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": 6,
+        **fields,
+    }
 
 
 def eventually(condition: Any, timeout_s: float = 5.0) -> None:
@@ -40,15 +44,15 @@ def test_records_name_the_caller_and_hold_only_keyed_digests(site: Site) -> None
     request, response = site.records()
     messages = b'[{"content":"' + SECRET.encode() + b'","role":"user"}]'
     assert request["prompt_hmac"] == hmac.new(b"k" * 48, messages, hashlib.sha384).hexdigest()
-    assert response["output_hmac"] == hmac.new(
-        b"k" * 48, text.encode(), hashlib.sha384).hexdigest()
+    assert response["output_hmac"] == hmac.new(b"k" * 48, text.encode(), hashlib.sha384).hexdigest()
     assert request["actor"] == response["actor"] == site.token.split("_")[1]
     assert request["request_id"] == response["request_id"]
     assert request["weights_digest"].startswith("sha384:abab")
     assert request["src"].startswith("127.0.0.1:")
     assert request["params"] == {"max_tokens": 6}
     everything = json.dumps(site.records()) + b"".join(
-        path.read_bytes() for path in site.work.rglob("*") if path.is_file()).decode(errors="replace")
+        path.read_bytes() for path in site.work.rglob("*") if path.is_file()
+    ).decode(errors="replace")
     assert SECRET not in everything
     assert text not in everything
     assert site.token not in everything
@@ -126,8 +130,11 @@ def test_stopped_writer_times_out_as_503(site: Site) -> None:
 def test_client_that_leaves_frees_the_engine_and_is_recorded(site: Site, stream: bool) -> None:
     site.engine.delay_s = 0.2
     with pytest.raises(httpx.ReadTimeout):
-        site.http.post(OPENAI, json={**CHAT, "stream": stream, "max_tokens": 100},
-                       timeout=httpx.Timeout(5, read=0.1 if not stream else 0.15))
+        site.http.post(
+            OPENAI,
+            json={**CHAT, "stream": stream, "max_tokens": 100},
+            timeout=httpx.Timeout(5, read=0.1 if not stream else 0.15),
+        )
     eventually(lambda: site.engine.aborted == 1)
     eventually(lambda: site.engine.running == 0)
     record = site.wait_for_record("response")
@@ -141,14 +148,20 @@ def test_client_that_leaves_the_queue_is_no_request(site: Site) -> None:
         running = [pool.submit(site.post, OPENAI, CHAT) for _ in range(SLOTS)]
         eventually(lambda: site.engine.running == SLOTS)
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(site.url + OPENAI, json=CHAT, timeout=0.2,
-                       headers={"Authorization": f"Bearer {site.token}"})
+            httpx.post(
+                site.url + OPENAI,
+                json=CHAT,
+                timeout=0.2,
+                headers={"Authorization": f"Bearer {site.token}"},
+            )
         assert all(f.result().status_code == 200 for f in running)
     assert sum(r["type"] == "request" for r in site.records()) == SLOTS
 
 
-@pytest.mark.parametrize(("trick", "stream", "status"), [
-    ("die-early", False, 502), ("die-early", True, 502), ("not-json", False, 502)])
+@pytest.mark.parametrize(
+    ("trick", "stream", "status"),
+    [("die-early", False, 502), ("die-early", True, 502), ("not-json", False, 502)],
+)
 def test_engine_that_fails_before_its_answer(
     site: Site, trick: str, stream: bool, status: int
 ) -> None:
@@ -199,11 +212,18 @@ def test_only_as_many_run_as_the_engine_has_slots(site: Site) -> None:
 def test_full_queue_is_503_with_retry_after(site: Site) -> None:
     site.engine.delay_s = 0.3
     limit = SLOTS * 9
-    with httpx.Client(base_url=site.url, timeout=30, limits=httpx.Limits(max_connections=100),
-                      headers={"Authorization": f"Bearer {site.token}"}) as client, \
-            concurrent.futures.ThreadPoolExecutor(limit) as pool:
-        pending = [pool.submit(client.post, OPENAI, json={**CHAT, "max_tokens": 2})
-                   for _ in range(limit)]
+    with (
+        httpx.Client(
+            base_url=site.url,
+            timeout=30,
+            limits=httpx.Limits(max_connections=100),
+            headers={"Authorization": f"Bearer {site.token}"},
+        ) as client,
+        concurrent.futures.ThreadPoolExecutor(limit) as pool,
+    ):
+        pending = [
+            pool.submit(client.post, OPENAI, json={**CHAT, "max_tokens": 2}) for _ in range(limit)
+        ]
         eventually(lambda: sum(r["type"] == "request" for r in site.records()) >= SLOTS)
         time.sleep(0.3)
         refused = site.post(OPENAI, CHAT)
@@ -231,7 +251,9 @@ def test_refused_fields_and_management_are_recorded_with_their_caller(site: Site
     site.post(OPENAI, {**CHAT, "n": 2})
     denied = [r for r in site.records() if r["type"] == "denied"]
     assert [(r["reason"], r["param"]) for r in denied] == [
-        ("not_on_an_appliance", None), ("invalid_value", "n")]
+        ("not_on_an_appliance", None),
+        ("invalid_value", "n"),
+    ]
     assert {r["actor"] for r in denied} == {site.token.split("_")[1]}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -15,8 +16,12 @@ from edgekit.system.process import redact, run, spawn
 
 
 def test_output_and_status_come_back() -> None:
-    done = run([sys.executable, "-c", "import sys;print(sys.stdin.read());sys.exit(3)"],
-               timeout_s=20, stdin=b"hello", check=False)
+    done = run(
+        [sys.executable, "-c", "import sys;print(sys.stdin.read());sys.exit(3)"],
+        timeout_s=20,
+        stdin=b"hello",
+        check=False,
+    )
     assert (done.returncode, done.text.strip()) == (3, "hello")
 
 
@@ -28,9 +33,16 @@ def test_failure_says_what_the_program_said_without_secrets() -> None:
     assert "abc123" not in str(caught.value.details())
 
 
-@pytest.mark.parametrize("text", [
-    "--password hunter2", "api_key: hunter2", "ek_01020304_hunter2hunter2", "hf_hunter2hunter2",
-    "PIN=hunter2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--password hunter2",
+        "api_key: hunter2",
+        "ek_01020304_hunter2hunter2",
+        "hf_hunter2hunter2",
+        "PIN=hunter2",
+    ],
+)
 def test_secrets_are_redacted(text: str) -> None:
     assert "hunter2" not in redact(text)
 
@@ -57,8 +69,6 @@ def test_environment_is_exactly_what_is_given() -> None:
 
 
 def test_notify_reaches_an_abstract_socket() -> None:
-    import socket
-
     name = f"edgekit-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("\0" + name)
@@ -68,9 +78,15 @@ def test_notify_reaches_an_abstract_socket() -> None:
         assert not notify("READY=1", environment={"NOTIFY_SOCKET": address})
 
 
-@pytest.mark.parametrize(("environment", "expected"), [
-    ({}, None), ({"WATCHDOG_USEC": "0"}, None), ({"WATCHDOG_USEC": "x"}, None),
-    ({"WATCHDOG_USEC": "3000000"}, 1.5), ({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}, None),
-])
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "x"}, None),
+        ({"WATCHDOG_USEC": "3000000"}, 1.5),
+        ({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}, None),
+    ],
+)
 def test_watchdog_interval(environment: dict[str, str], expected: float | None) -> None:
     assert watchdog_interval(environment) == expected

@@ -27,8 +27,13 @@ GOOD = CanaryCheck("demo", "everything", "42")
 
 
 def describe(
-    work: Path, mode: str, *, canaries: Sequence[CanaryCheck] = (GOOD,), start_timeout_s: int = 20,
-    damage: bool = False, argv: tuple[str, ...] | None = None,
+    work: Path,
+    mode: str,
+    *,
+    canaries: Sequence[CanaryCheck] = (GOOD,),
+    start_timeout_s: int = 20,
+    damage: bool = False,
+    argv: tuple[str, ...] | None = None,
 ) -> list[str | Path]:
     """Write weights and appliance.json; the supervisor's arguments."""
     content = os.urandom(3 << 20)
@@ -36,12 +41,17 @@ def describe(
     digest = hashlib.sha384(content).hexdigest()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if damage else content)
     engine = EngineSettings(
-        name="main", kind="fake",
+        name="main",
+        kind="fake",
         argv=argv or (sys.executable, str(PROGRAM), "fake", str(work / "engine.sock"), mode),
-        environment=(("EDGEKIT_TEST", "1"),), socket=str(work / "engine.sock"), slots=1,
-        context=512, start_timeout_s=start_timeout_s,
+        environment=(("EDGEKIT_TEST", "1"),),
+        socket=str(work / "engine.sock"),
+        slots=1,
+        context=512,
+        start_timeout_s=start_timeout_s,
         weights=(WeightsFile(str(weights), f"sha384:{digest}", len(content)),),
-        canaries=tuple(canaries))
+        canaries=tuple(canaries),
+    )
     appliance = Appliance("a", "1", "g", "127.0.0.1:1", str(work / "audit.sock"), (), (engine,))
     (work / "appliance.json").write_bytes(encode_appliance(appliance))
     return ["--appliance", work / "appliance.json", "--engine", "main"]
@@ -53,7 +63,10 @@ def supervise(work: Path, mode: str, **options: object):  # type: ignore[no-unty
     return running(
         "edgekit.supervisor.daemon",
         describe(work, mode, **options),  # type: ignore[arg-type]
-        work, wait=wait, environment=environment)
+        work,
+        wait=wait,
+        environment=environment,
+    )
 
 
 def engines_left(work: Path) -> list[int]:
@@ -77,19 +90,24 @@ def test_ready_after_a_right_answer_then_watched_then_stopped(tmp_path: Path) ->
     assert not engines_left(tmp_path)
 
 
-@pytest.mark.parametrize(("mode", "options", "code"), [
-    ("wrong", {}, 52),
-    ("good", {"damage": True}, 22),
-    ("dies", {}, 50),
-    ("never-ready", {"start_timeout_s": 2}, 51),
-    ("hang", {"start_timeout_s": 2}, 50),
-    ("missing", {"argv": ("/nonexistent/engine",)}, 33),
-])
+@pytest.mark.parametrize(
+    ("mode", "options", "code"),
+    [
+        ("wrong", {}, 52),
+        ("good", {"damage": True}, 22),
+        ("dies", {}, 50),
+        ("never-ready", {"start_timeout_s": 2}, 51),
+        ("hang", {"start_timeout_s": 2}, 50),
+        ("missing", {"argv": ("/nonexistent/engine",)}, 33),
+    ],
+)
 def test_engine_that_does_not_get_ready_has_its_own_code(
     tmp_path: Path, mode: str, options: dict[str, object], code: int
 ) -> None:
-    with pytest.raises(NotReadyError, match=f"ended with {code}"), \
-            supervise(tmp_path, mode, **options):
+    with (
+        pytest.raises(NotReadyError, match=f"ended with {code}"),
+        supervise(tmp_path, mode, **options),
+    ):
         pass
     assert not engines_left(tmp_path)
 
@@ -154,6 +172,8 @@ def test_stale_socket_is_replaced(tmp_path: Path) -> None:
 def test_unknown_engine_is_a_format_error(tmp_path: Path) -> None:
     arguments = describe(tmp_path, "good")
     arguments[-1] = "other"
-    with pytest.raises(NotReadyError, match="ended with 10"), \
-            running("edgekit.supervisor.daemon", arguments, tmp_path):
+    with (
+        pytest.raises(NotReadyError, match="ended with 10"),
+        running("edgekit.supervisor.daemon", arguments, tmp_path),
+    ):
         pass

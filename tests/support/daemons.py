@@ -52,8 +52,12 @@ class Daemon:
 
 @contextmanager
 def running(
-    module: str, arguments: Sequence[str | Path], work: Path, *,
-    environment: Mapping[str, str] | None = None, pass_fds: Sequence[int] = (),
+    module: str,
+    arguments: Sequence[str | Path],
+    work: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
     wait: bool = True,
 ) -> Iterator[Daemon]:
     """`python -m module arguments`, ready; killed at the end when still there.
@@ -65,9 +69,12 @@ def running(
     notifications.bind(str(address))
     with (work / f"{module}.log").open("ab") as log, notifications:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *map(str, arguments)], cwd=REPOSITORY, stderr=log,
+            [sys.executable, "-m", module, *map(str, arguments)],
+            cwd=REPOSITORY,
+            stderr=log,
             env={**os.environ, **(environment or {}), "NOTIFY_SOCKET": str(address)},
-            pass_fds=tuple(pass_fds))
+            pass_fds=tuple(pass_fds),
+        )
         daemon = Daemon(process, notifications)
         try:
             if wait:

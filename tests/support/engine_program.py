@@ -1,7 +1,7 @@
 """Engines as programs, for the supervisor: a fake one here, the real one where it is installed.
 
-    python engine_program.py fake SOCKET MODE
-    python engine_program.py real SOCKET WEIGHTS
+python engine_program.py fake SOCKET MODE
+python engine_program.py real SOCKET WEIGHTS
 """
 
 from __future__ import annotations

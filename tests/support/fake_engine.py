@@ -47,9 +47,7 @@ class FakeEngine:
             await self._server.wait_closed()
             self._server = None
 
-    async def _connected(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         task = asyncio.current_task()
         assert task is not None
@@ -62,9 +60,7 @@ class FakeEngine:
             self._tasks.discard(task)
             writer.close()
 
-    async def _converse(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         state = h11.Connection(h11.SERVER)
         while True:
             method_target, body = await _read_request(state, reader)
@@ -104,9 +100,18 @@ class FakeEngine:
         trick = next((word for word in TRICKS if word in prompt), "")
         count = len(prompt.split())
         if count > CONTEXT:
-            await sender.whole(400, {"error": {
-                "code": 400, "message": "request exceeds the available context size",
-                "type": "exceed_context_size_error", "n_prompt_tokens": count, "n_ctx": CONTEXT}})
+            await sender.whole(
+                400,
+                {
+                    "error": {
+                        "code": 400,
+                        "message": "request exceeds the available context size",
+                        "type": "exceed_context_size_error",
+                        "n_prompt_tokens": count,
+                        "n_ctx": CONTEXT,
+                    }
+                },
+            )
             return
         if trick == "die-early":
             raise EOFError
@@ -115,6 +120,9 @@ class FakeEngine:
         wanted = request.get("max_tokens", 16)
         words = [WORDS[i % len(WORDS)] for i in range(min(wanted, 16 if wanted > 200 else wanted))]
         finish = "length" if len(words) == wanted else "stop"
+        for text in request.get("stop", []):
+            if text in "".join(words):
+                words, finish = ["".join(words).partition(text)[0]], "stop"
         ending = {"usage": _usage(count, len(words)), "timings": _timings(count, len(words))}
         if request.get("stream"):
             await self._stream(chat, words, finish, ending, request, trick, sender)
@@ -124,13 +132,22 @@ class FakeEngine:
             await asyncio.sleep(self.delay_s * len(words))
             text = "".join(words)
             choice = {"finish_reason": finish, "index": 0}
-            choice |= {"message": {"role": "assistant", "content": text}} if chat else {
-                "text": text, "logprobs": None}
+            choice |= (
+                {"message": {"role": "assistant", "content": text}}
+                if chat
+                else {"text": text, "logprobs": None}
+            )
             await sender.whole(200, {**_marks(chat, stream=False), "choices": [choice], **ending})
 
     async def _stream(
-        self, chat: bool, words: list[str], finish: str, ending: dict[str, Any],
-        request: dict[str, Any], trick: str, sender: _Sender,
+        self,
+        chat: bool,
+        words: list[str],
+        finish: str,
+        ending: dict[str, Any],
+        request: dict[str, Any],
+        trick: str,
+        sender: _Sender,
     ) -> None:
         marks = _marks(chat, stream=True)
         await sender.start()
@@ -149,8 +166,9 @@ class FakeEngine:
             if number == 2 and trick == "die-midstream":
                 raise EOFError
             if number == 2 and trick == "error-midstream":
-                await sender.event({"error": {
-                    "code": 500, "message": "secret path /x", "type": "server_error"}})
+                await sender.event(
+                    {"error": {"code": 500, "message": "secret path /x", "type": "server_error"}}
+                )
                 await sender.end()
                 return
             await chunk({"content": word}, None, {})
@@ -171,14 +189,22 @@ class _Sender:
 
     async def whole(self, status: int, body: object) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self._write(h11.Response(status_code=status, headers=[
-            ("Content-Type", "application/json"), ("Content-Length", str(len(data)))]))
+        self._write(
+            h11.Response(
+                status_code=status,
+                headers=[("Content-Type", "application/json"), ("Content-Length", str(len(data)))],
+            )
+        )
         self._write(h11.Data(data=data))
         await self.end()
 
     async def start(self) -> None:
-        self._write(h11.Response(status_code=200, headers=[
-            ("Content-Type", "text/event-stream"), ("Transfer-Encoding", "chunked")]))
+        self._write(
+            h11.Response(
+                status_code=200,
+                headers=[("Content-Type", "text/event-stream"), ("Transfer-Encoding", "chunked")],
+            )
+        )
 
     async def event(self, body: object) -> None:
         await self.part(f"data: {json.dumps(body, ensure_ascii=False)}\n\n")
@@ -195,9 +221,7 @@ class _Sender:
         self._writer.write(self._state.send(event) or b"")
 
 
-async def _read_request(
-    state: h11.Connection, reader: asyncio.StreamReader
-) -> tuple[str, bytes]:
+async def _read_request(state: h11.Connection, reader: asyncio.StreamReader) -> tuple[str, bytes]:
     target, parts = "", []
     while True:
         event = state.next_event()
@@ -217,18 +241,32 @@ def _marks(chat: bool, *, stream: bool) -> dict[str, Any]:
     kind = "text_completion"
     if chat:
         kind = "chat.completion.chunk" if stream else "chat.completion"
-    return {"created": int(time.time()), "id": "chatcmpl-engine", "model": "/secret/path.gguf",
-            "system_fingerprint": "b0-fake", "object": kind}
+    return {
+        "created": int(time.time()),
+        "id": "chatcmpl-engine",
+        "model": "/secret/path.gguf",
+        "system_fingerprint": "b0-fake",
+        "object": kind,
+    }
 
 
 def _usage(tokens_in: int, tokens_out: int) -> dict[str, Any]:
-    return {"completion_tokens": tokens_out, "prompt_tokens": tokens_in,
-            "total_tokens": tokens_in + tokens_out, "prompt_tokens_details": {"cached_tokens": 0}}
+    return {
+        "completion_tokens": tokens_out,
+        "prompt_tokens": tokens_in,
+        "total_tokens": tokens_in + tokens_out,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
 
 
 def _timings(tokens_in: int, tokens_out: int) -> dict[str, Any]:
-    return {"cache_n": 0, "prompt_n": tokens_in, "prompt_ms": 0.1, "predicted_n": tokens_out,
-            "predicted_ms": 0.2}
+    return {
+        "cache_n": 0,
+        "prompt_n": tokens_in,
+        "prompt_ms": 0.1,
+        "predicted_n": tokens_out,
+        "predicted_ms": 0.2,
+    }
 
 
 async def _serve_forever(socket_path: str, delay_s: float) -> None:

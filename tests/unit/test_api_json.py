@@ -66,7 +66,11 @@ def test_depth_check_equals_its_definition(data: bytes, limit: int) -> None:
     assert refused == (depth_by_hand(data) > limit)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.text() | st.floats(allow_nan=False,
-       allow_infinity=False), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.text() | st.floats(allow_nan=False, allow_infinity=False),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
 def test_round_trip(value: Any) -> None:
     assert parse(json.dumps(value).encode(), floats=True, max_depth=100) == value

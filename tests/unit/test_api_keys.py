@@ -30,12 +30,23 @@ def test_every_made_key_is_found_after_a_round_trip(ident: bytes, secret: bytes)
 
 @given(st.integers(0, len(TOKEN) - 1), st.characters())
 def test_any_changed_character_is_refused(place: int, char: str) -> None:
-    changed = TOKEN[:place] + char + TOKEN[place + 1:]
+    changed = TOKEN[:place] + char + TOKEN[place + 1 :]
     assert (KeyRing((KEY,)).find(changed) is not None) == (changed == TOKEN)
 
 
-@pytest.mark.parametrize("token", ["", "ek_", TOKEN + "A", TOKEN + "\n", " " + TOKEN, TOKEN[:-1],
-                                   TOKEN.upper(), TOKEN.replace("_", "é", 1)])
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "ek_",
+        TOKEN + "A",
+        TOKEN + "\n",
+        " " + TOKEN,
+        TOKEN[:-1],
+        TOKEN.upper(),
+        TOKEN.replace("_", "é", 1),
+    ],
+)
 def test_malformed_tokens_are_refused(token: str) -> None:
     assert KeyRing((KEY,)).find(token) is None
 
@@ -47,10 +58,18 @@ def test_wrong_number_of_random_bytes() -> None:
         make_api_key(b"1234", b"x" * 31, scopes=(), note="", created=0)
 
 
-@pytest.mark.parametrize("change", [
-    {"id": "xyz"}, {"sha384": "00"}, {"scopes": ["root"]}, {"scopes": "chat"}, {"created": -1},
-    {"extra": 1}, {"note": "a\nb"},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "xyz"},
+        {"sha384": "00"},
+        {"scopes": ["root"]},
+        {"scopes": "chat"},
+        {"created": -1},
+        {"extra": 1},
+        {"note": "a\nb"},
+    ],
+)
 def test_malformed_files_are_refused(change: dict[str, object]) -> None:
     table = json.loads(encode_keys(KeyRing((KEY,))))
     table["keys"][0].update(change)

@@ -63,7 +63,7 @@ def located(error: AuditError) -> tuple[int, int]:
 
 
 def offset_of(lines: list[bytes], seq: int) -> int:
-    return sum(len(line) + 1 for line in lines[:seq - 1])
+    return sum(len(line) + 1 for line in lines[: seq - 1])
 
 
 def test_intact_log_verifies() -> None:
@@ -148,6 +148,15 @@ def test_records_after_the_head_are_fine_and_still_chained() -> None:
     assert located(caught.value)[0] == COUNT - 1
 
 
+def test_record_after_the_head_must_be_as_the_writer_writes() -> None:
+    lines, _ = build_log()
+    _, older = build_log(COUNT - 1)
+    lines[-1] = lines[-1].replace(b'"n":7', b'"n": 7')
+    with pytest.raises(AuditAlteredError) as caught:
+        verify(lines, older)
+    assert located(caught.value)[0] == COUNT
+
+
 def test_log_swapped_for_another_whole_log_is_found() -> None:
     lines, _ = build_log()
     with pytest.raises(AuditAlteredError):
@@ -178,13 +187,22 @@ def test_any_flipped_byte_is_found(data: st.DataObject) -> None:
     assert located(caught.value)[0] == seq + 1
 
 
-@pytest.mark.parametrize("text", [
-    'x"}\n{"seq":99,"type":"forged"}', "\r\n", "\x00\x1b[2J", "\u202eevil", "\u2028", "\x7f",
-    "\ud800",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'x"}\n{"seq":99,"type":"forged"}',
+        "\r\n",
+        "\x00\x1b[2J",
+        "\u202eevil",
+        "\u2028",
+        "\x7f",
+        "\ud800",
+    ],
+)
 def test_injected_text_stays_one_ascii_line(text: str) -> None:
     line, _ = encode_record(
-        check_event({"type": "denied", "why": text}), empty_head(LOG_ID), Stamp(0, 0, "b"))
+        check_event({"type": "denied", "why": text}), empty_head(LOG_ID), Stamp(0, 0, "b")
+    )
     assert re.fullmatch(rb"[\x20-\x7e]+", line)
     assert json.loads(line)["why"] == text
 
@@ -201,12 +219,25 @@ def test_line_never_exceeds_its_limit() -> None:
     assert len(line) <= MAX_LINE_BYTES
 
 
-@pytest.mark.parametrize("record", [
-    None, [], {}, {"type": 1}, {"type": "Bad"}, {"type": "x", "seq": 1}, {"type": "x", "prev": ""},
-    {"type": "x", "a": 1.5}, {"type": "x", "a": [1]}, {"type": "x", "a": {"b": {"c": 1}}},
-    {"type": "x", "a": 2**63}, {"type": "x", "A": 1}, {"type": "x", "a\n": 1},
-    {"type": "x", **{f"k{i}": 0 for i in range(64)}},
-])
+@pytest.mark.parametrize(
+    "record",
+    [
+        None,
+        [],
+        {},
+        {"type": 1},
+        {"type": "Bad"},
+        {"type": "x", "seq": 1},
+        {"type": "x", "prev": ""},
+        {"type": "x", "a": 1.5},
+        {"type": "x", "a": [1]},
+        {"type": "x", "a": {"b": {"c": 1}}},
+        {"type": "x", "a": 2**63},
+        {"type": "x", "A": 1},
+        {"type": "x", "a\n": 1},
+        {"type": "x", **{f"k{i}": 0 for i in range(64)}},
+    ],
+)
 def test_illegal_events_are_refused(record: object) -> None:
     with pytest.raises(AuditFormatError):
         check_event(record)

@@ -45,8 +45,9 @@ def test_malformed(data: bytes) -> None:
 def test_lists_are_bounded() -> None:
     data = bytearray(make_elf("GLIBC_2.17"))
     data[56:58] = (0xFFFF).to_bytes(2, "little")
-    with pytest.raises(FormatError, match="malformed"):
+    with pytest.raises(FormatError) as caught:
         needed_glibc(bytes(data))
+    assert "65535 program headers" in (caught.value.found or "")
 
 
 @given(st.integers(0, len(make_elf("GLIBC_2.17", "GLIBC_2.3")) - 1), st.binary(min_size=1,

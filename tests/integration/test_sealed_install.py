@@ -1,0 +1,135 @@
+"""The main job on a really sealed host: systemd as PID 1, no network but loopback, no Python.
+
+One set, made from the demo recipe with a container image out of a real registry, goes in on a
+read-only stick. The figures that matter are printed; run with -s to see them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tools import demo, sealed_host
+from tools.debian_packages import DEMO
+from tools.sealed_host import BootResult, SealedHost
+
+PODMAN = ("podman", "crun")
+EXPECTED_REFUSALS = {
+    "connect ipv4": "EAFNOSUPPORT",
+    "connect ipv6": "EAFNOSUPPORT",
+    "send datagram": "EAFNOSUPPORT",
+    "write /etc": "EROFS",
+    "write /usr": "EROFS",
+    "read api keys": "EACCES",
+    "read shadow": "EACCES",
+    "writable code": "EPERM",
+    "run from /tmp": "EACCES",
+}
+
+RUN_IMAGE = """
+image=$(grep -o 'registry[^"]*@sha256:[0-9a-f]*' /out/receipt.json)
+echo "image: $image"
+podman --runtime crun run --rm --pull=never --network=none --cgroups=disabled \\
+    --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 "$image" > /out/image.txt
+"""
+
+AFTER_REBOOT = f"""
+edgekit=/opt/edgekit/current/runtime/edgekit
+for attempt in $(seq 60); do
+    [ "$(systemctl is-active edgekit-gateway.service)" = active ] && break
+    sleep 0.5
+done
+systemctl --failed --no-legend | tee /out/failed.txt
+$edgekit run {demo.MODEL} "{demo.QUESTION}" > /out/answer-after-reboot.txt
+$edgekit audit verify --json > /out/audit-after-reboot.json
+ls -la /etc/edgekit /var/lib/edgekit > /out/permissions.txt
+"""
+
+
+@dataclass(frozen=True)
+class Story:
+    """Two boots of one host, and the folder in which it left its results."""
+
+    first: BootResult
+    second: BootResult
+    out: Path
+
+    def text(self, name: str) -> str:
+        """A result file."""
+        return (self.out / name).read_text("utf-8").strip()
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    missing = sealed_host.missing_requirements()
+    if missing:
+        pytest.skip("cannot run here: " + "; ".join(missing))
+    work = tmp_path_factory.mktemp("sealed")
+    os.environ.pop("PYTHONPATH", None)
+    demo_set = demo.build_set(work, with_image=True, story=demo.Story())
+    rootfs = sealed_host.build_rootfs(sealed_host.default_cache_dir(), packages=PODMAN)
+    out = work / "out"
+    out.mkdir()
+    with SealedHost(rootfs, work / "hosts", "story") as host:
+        first = host.boot(demo.guest_job(demo_set) + RUN_IMAGE, stick=demo_set.folder, out=out,
+                          timeout_s=300, podman=True)
+        second = host.boot(AFTER_REBOOT, stick=work, out=out, timeout_s=120, podman=True)
+    return Story(first, second, out)
+
+
+def test_the_packages_of_the_demo_are_named() -> None:
+    assert "systemd-nspawn" in DEMO
+
+
+def test_the_host_is_sealed(story: Story) -> None:
+    assert "python on this host: none" in story.first.job_output
+    assert re.search(r"network interfaces: lo\s*$", story.first.job_output, re.MULTILINE)
+
+
+def test_installs_and_answers_right(story: Story) -> None:
+    assert story.text("answer.txt") == demo.ANSWER
+    receipt = json.loads(story.text("receipt.json"))
+    assert set(receipt["seconds"]) >= {"copy", "build", "start", "health"}
+    print(f"\nboot {story.first.boot_s:.1f} s; install "
+          + ", ".join(f"{k} {v:.1f} s" for k, v in receipt["seconds"].items())
+          + f"; boot to power-off {story.first.total_s:.1f} s")
+
+
+@pytest.mark.parametrize("unit", ["gateway", "auditd", f"engine@{demo.MODEL}"])
+def test_no_unit_can_reach_a_network_or_leave_its_sandbox(story: Story, unit: str) -> None:
+    line = next(
+        line for line in story.text("sandbox.txt").splitlines() if f"edgekit-{unit}:" in line
+    )
+    found = json.loads(line.partition(": ")[2])
+    print(f"\n{unit}: {found}")
+    assert "ALLOWED" not in found.values()
+    assert {name: found[name] for name in EXPECTED_REFUSALS} == EXPECTED_REFUSALS
+
+
+def test_the_container_image_runs_by_digest_without_pulling(story: Story) -> None:
+    assert "hello from edgekit" in story.text("image.txt")
+    assert re.search(r"image: registry\.edgekit\.internal/edgekit/hello@sha256:[0-9a-f]{64}",
+                     story.first.job_output)
+
+
+def test_the_audit_log_is_whole(story: Story) -> None:
+    audit = json.loads(story.text("audit.json"))
+    assert audit["requests"] == audit["responses"] > 0
+    assert audit["orphans"] == 0
+
+
+def test_everything_comes_back_after_a_reboot(story: Story) -> None:
+    assert story.text("answer-after-reboot.txt") == demo.ANSWER
+    assert story.text("failed.txt") == ""
+    audit = json.loads(story.text("audit-after-reboot.json"))
+    assert audit["boots"] == 2
+
+
+def test_secrets_are_roots_alone(story: Story) -> None:
+    assert re.search(r"-rw------- .* local\.key", story.text("permissions.txt"))
+    assert re.search(r"-rw------- .* api-keys\.json", story.text("permissions.txt"))

@@ -264,7 +264,7 @@ class _Installation:
             self._switch_back()
         with contextlib.suppress(EdgekitError):
             generations.remove_generation(self._layout, self._plan.generation)
-            if not isinstance(error, KeyboardInterrupt):
+            if isinstance(error, EdgekitError):  # an interrupted copy is kept for the next run
                 discard_staging(self._layout, self._plan.generation)
         with contextlib.suppress(EdgekitError):
             self._audit("install_abort", reason=getattr(error, "slug", type(error).__name__))

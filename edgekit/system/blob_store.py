@@ -30,9 +30,9 @@ def copy_blobs(
     """Step V7: copy the missing blobs from the medium in one pass, hashing on the way.
 
     Everything is written below a private staging folder and enters the store only when every
-    block was right. On damage the folder is removed; on interruption or a full disk, blobs already
-    complete stay there and a second run does not read them again. Raises DigestError,
-    DiskFullError or HostError.
+    block was right. After damage nothing of it stays. When the process is interrupted or killed,
+    blobs already complete stay there, and the next run does not read them again. Raises
+    DigestError, DiskFullError or HostError.
     """
     staging = layout.staging / verified.statement.generation
     try:

@@ -169,6 +169,7 @@ class FakeEngine:
                 await sender.event(
                     {"error": {"code": 500, "message": "secret path /x", "type": "server_error"}}
                 )
+                await sender.part("data: [DONE]\n\n")
                 await sender.end()
                 return
             await chunk({"content": word}, None, {})

@@ -1,0 +1,154 @@
+"""Write the reference pages that are derived from code: exit codes and command help.
+
+`python -m tools.generate_docs` writes them; with `--check` nothing is written, and the exit status
+is 1 when a page differs from what would be written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from edgekit import errors
+from edgekit.cli.app import build_app
+from edgekit.errors import EdgekitError
+
+ROOT = Path(__file__).resolve().parent.parent
+EXIT_CODES = ROOT / "edgekit/exit_codes.py"
+HELP_COLUMNS = 90
+
+_NOTE = "<!-- written by tools/generate_docs.py; change the code, then run it again -->\n"
+
+_EXIT_CODES_HEAD = """\
+# Exit codes
+
+Every edgekit command ends with one of these. The number is stable; the text of a message is not.
+Any code that is not listed means failure. The list is `edgekit/exit_codes.py`.
+
+"Printed as" is the word in the first line of the message, `error[signature]: ...`, and the value of
+`error` in the JSON document that `--json` prints. A dash means that no class in `edgekit/errors.py`
+has this code. Code 2 prints `error[usage]`. No command ends with 3 yet.
+
+    edgekit verify SET; echo $?
+
+"""
+
+_CLI_HEAD = f"""\
+# Commands
+
+The help text of every command, {HELP_COLUMNS} columns wide. `edgekit COMMAND --help` prints the
+same. The program that a set carries to hosts has no `lock` and no `bundle`: it cannot fetch.
+
+Results go to stdout, progress and messages to stderr. Exit codes: [exit-codes.md](exit-codes.md).
+
+"""
+
+
+def main() -> int:
+    """Write or check the pages; 1 when `--check` finds one out of date."""
+    parser = argparse.ArgumentParser(description="write the generated reference pages")
+    parser.add_argument("--check", action="store_true", help="write nothing, report differences")
+    if parser.parse_args().check:
+        differences = check(ROOT)
+        print("".join(differences), end="")
+        return 1 if differences else 0
+    write(ROOT)
+    return 0
+
+
+def pages() -> dict[str, str]:
+    """The text of every generated page by its path below the repository."""
+    return {
+        "docs/reference/exit-codes.md": render_exit_codes(documented_exit_codes()),
+        "docs/reference/cli.md": render_cli(),
+    }
+
+
+def write(root: Path) -> None:
+    """Write every page below `root`."""
+    for name, text in pages().items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+
+
+def check(root: Path) -> list[str]:
+    """Unified diffs from the pages as they are to the pages as they should be; empty is good."""
+    differences: list[str] = []
+    for name, text in pages().items():
+        found = (root / name).read_text("utf-8") if (root / name).exists() else ""
+        differences += difflib.unified_diff(
+            found.splitlines(keepends=True), text.splitlines(keepends=True), name, f"{name} (new)"
+        )
+    return differences
+
+
+def documented_exit_codes() -> list[tuple[int, str, str]]:
+    """(number, name, docstring) of every member of the enum, in the order of the source.
+
+    The docstring is the string literal below the member, and empty where there is none.
+    """
+    tree = ast.parse(EXIT_CODES.read_text("utf-8"))
+    (enum,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
+    found = []
+    for position, node in enumerate(enum.body):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            number = ast.literal_eval(node.value)
+            following = enum.body[position + 1] if position + 1 < len(enum.body) else None
+            found.append((int(number), node.targets[0].id, _docstring(following)))
+    return found
+
+
+def _docstring(node: ast.stmt | None) -> str:
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return str(node.value.value)
+    return ""
+
+
+def error_classes() -> list[type[EdgekitError]]:
+    """Every class of the error tree, the base included."""
+    return [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, EdgekitError)
+    ]
+
+
+def render_exit_codes(codes: list[tuple[int, str, str]]) -> str:
+    """The page of exit codes."""
+    slugs: dict[int, list[str]] = {}
+    for kind in error_classes():
+        slugs.setdefault(int(kind.exit_code), []).append(kind.slug)
+    rows = ["| code | name | printed as | meaning |\n", "| ---: | --- | --- | --- |\n"]
+    for number, name, text in codes:
+        printed = ", ".join(f"`{slug}`" for slug in sorted(slugs.get(number, []))) or "-"
+        rows.append(f"| {number} | `{name}` | {printed} | {text} |\n")
+    return _NOTE + _EXIT_CODES_HEAD + "".join(rows)
+
+
+def render_cli() -> str:
+    """The page of command help, from the same parser that the program runs."""
+    parts = [_NOTE, _CLI_HEAD]
+    for path, text in _help_texts(typer.main.get_command(build_app()), None, "edgekit"):
+        parts.append(f"## {path}\n\n```text\n{text}\n```\n\n")
+    return "".join(parts).rstrip("\n") + "\n"
+
+
+def _help_texts(command: Any, parent: Any, name: str) -> Iterator[tuple[str, str]]:
+    """(command path, help text) of a command and all below it, parents first."""
+    context = typer.Context(command, info_name=name, parent=parent, terminal_width=HELP_COLUMNS)
+    text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+    yield context.command_path, text
+    for below in getattr(command, "commands", {}).values():
+        yield from _help_texts(below, context, below.name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

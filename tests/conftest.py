@@ -1,4 +1,4 @@
-"""Shared by all tests: the demo set, a private install of it, and the list of what could not run."""
+"""Shared by all tests: the demo set, a private install of it, the list of what could not run."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ MAX_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model as the API shows it. Sizes in bytes, context in tokens per request, time in Unix s."""
+    """A model as the API shows it: size in bytes, context in tokens per request, Unix time."""
 
     name: str
     engine: str

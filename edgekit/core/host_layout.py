@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from edgekit.core.digest import Digest
 
-
 DEFAULT_LISTEN = "127.0.0.1:11434"
 """Ollama's own address: clients find the appliance where they expect it."""
 

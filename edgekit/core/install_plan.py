@@ -65,10 +65,10 @@ class InstallPlan:
         words += [f"load container image {image.reference}" for image in self.images]
         if self.units:
             words.append("link units " + ", ".join(name for name, _ in self.units))
+        questions = sum(len(engine.canaries) for engine in self.appliance.engines)
         words += [
             f"switch from {self.previous or 'nothing'} to {self.generation}",
-            f"start, listen on {self.appliance.listen}, and ask "
-            f"{sum(len(engine.canaries) for engine in self.appliance.engines)} known questions",
+            f"start, listen on {self.appliance.listen}, and ask {questions} known questions",
             f"raise the floor to epoch {self.statement.epoch}, sequence {self.statement.sequence}",
         ]
         return tuple(words)

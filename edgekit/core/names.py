@@ -1,4 +1,4 @@
-"""Names that are safe on every file system, and relative paths that cannot leave their directory."""
+"""Names safe on every file system, and relative paths that cannot leave their directory."""
 
 from __future__ import annotations
 

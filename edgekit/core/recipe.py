@@ -24,7 +24,7 @@ ENGINE_PROVIDERS = {"llama.cpp": ("wheel",)}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The hosts this bundle is for: machine architecture, newest C library, Python of the wheels."""
+    """The hosts this bundle is for: architecture, newest C library, Python of the wheels."""
 
     arch: str
     glibc: tuple[int, int]
@@ -66,7 +66,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class ModelRecipe:
-    """A model (AI weights) with its variants; `context` is the context wanted, in tokens per slot."""
+    """A model (AI weights) with its variants; `context` is what is wanted, in tokens per slot."""
 
     name: str
     context: int

@@ -7,7 +7,6 @@ ssh-keygen. Not a policy input: trust is decided by core/trust.py.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import struct
 import textwrap
@@ -47,7 +46,7 @@ def verify_ssh(armoured: bytes, message: bytes, keys: list[Ed25519PublicKey]) ->
     goes unnoticed. Raises SignatureError.
     """
     for key in keys:
-        signature = _signature_of(armoured, message, key)
+        signature = _signature_of(armoured, key)
         if signature is None:
             continue
         try:
@@ -67,14 +66,14 @@ def allowed_signer(name: str, key: Ed25519PublicKey) -> str:
     return f'{name} namespaces="{NAMESPACE}" ssh-ed25519 {blob}'
 
 
-def _signature_of(armoured: bytes, message: bytes, key: Ed25519PublicKey) -> bytes | None:
+def _signature_of(armoured: bytes, key: Ed25519PublicKey) -> bytes | None:
     """The 64 signature bytes, if everything around them is as it must be for this key."""
     lines = armoured.decode("ascii", errors="replace").split("\n")
     if lines[0] != _BEGIN or lines[-2:] != [_END, ""]:
         return None
     try:
         blob = base64.b64decode("".join(lines[1:-2]), validate=True)
-    except binascii.Error:
+    except ValueError:
         return None
     prefix = (
         _MAGIC

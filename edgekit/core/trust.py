@@ -14,11 +14,18 @@ Key ids are hints: thresholds count distinct signers with distinct public keys.
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
 from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import Key, Signature
 from tuf.api.dsse import Root, SimpleEnvelope, Targets
@@ -242,8 +249,8 @@ def root_payload(
             "expires": expires,
             "consistent_snapshot": False,
             "keys": keys,
-            # timestamp and snapshot exist because TUF's root must name them; nothing here uses them.
-            "roles": {name: role for name in ("root", "targets", "snapshot", "timestamp")},
+            # TUF's root must name timestamp and snapshot; nothing here uses them.
+            "roles": dict.fromkeys(("root", "targets", "snapshot", "timestamp"), role),
             POLICY_FIELD: policy,
             DEVELOPER_FIELD: developer,
         }
@@ -326,7 +333,7 @@ def _base64(fields: Fields, key: str, max_bytes: int) -> bytes:
     text = fields.text(key, max_length=max_bytes * 4 // 3 + 4)
     try:
         data = base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise fields.fail(key, "not base64") from error
     if base64.b64encode(data).decode() != text:
         raise fields.fail(key, "not canonical base64")
@@ -349,7 +356,7 @@ def _check_root(root: Root) -> None:
     developer = root.unrecognized_fields.get(DEVELOPER_FIELD)
     if policy not in POLICIES or not isinstance(developer, bool):
         raise FormatError("root names no known policy", found=repr(policy)[:60])
-    publics = [str(key.keyval.get("public")) for key in root.keys.values()]
+    publics = [_public_key_bytes(key) for key in root.keys.values()]
     if len(set(publics)) != len(publics):
         raise FormatError("root lists one public key twice")
     for name in ("root", "targets"):
@@ -361,6 +368,25 @@ def _check_root(root: Root) -> None:
                 found=f"{role.threshold} of {len(signers)}",
                 needed="at least 2 of as many signers",
             )
+
+
+def _public_key_bytes(key: Key) -> bytes:
+    """The key itself, whatever its spelling in hex or PEM: two keys are one when these are equal.
+
+    Raises FormatError for a key that is not of the kind its scheme says.
+    """
+    text = str(key.keyval.get("public"))
+    try:
+        if key.scheme == "ed25519":
+            return Ed25519PublicKey.from_public_bytes(bytes.fromhex(text)).public_bytes_raw()
+        public = load_pem_public_key(text.encode())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise FormatError("root holds a malformed key", found=key.keyid[:16]) from error
+    right = isinstance(public, MLDSA87PublicKey) and key.scheme == PQ_SCHEME
+    right |= isinstance(public, EllipticCurvePublicKey) and key.scheme == "ecdsa-sha2-nistp384"
+    if not right:
+        raise FormatError("root holds a key of another kind than it says", found=key.scheme[:60])
+    return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _signers(root: Root, role: str) -> dict[str, dict[str, Key]]:

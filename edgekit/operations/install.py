@@ -17,9 +17,9 @@ from typing import Any
 
 from edgekit import __version__
 from edgekit.core import trust
+from edgekit.core.api_keys import ID_BYTES, SECRET_BYTES, KeyRing, encode_keys, make_api_key
 from edgekit.core.appliance import MAX_BYTES as MAX_APPLIANCE_BYTES
 from edgekit.core.appliance import Appliance, parse_appliance
-from edgekit.core.api_keys import ID_BYTES, SECRET_BYTES, KeyRing, encode_keys, make_api_key
 from edgekit.core.events import Finished, Listener, Started, Warned
 from edgekit.core.facts import HostReport
 from edgekit.core.host_layout import DEFAULT_LISTEN, HostLayout

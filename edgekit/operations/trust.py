@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +69,7 @@ def create_root(
 
 def expiry(now: int, years: int) -> str:
     """TUF's timestamp `years` after `now` (Unix seconds)."""
-    moment = datetime.datetime.fromtimestamp(now, datetime.UTC) + datetime.timedelta(365 * years)
+    moment = dt.datetime.fromtimestamp(now, dt.UTC) + dt.timedelta(365 * years)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

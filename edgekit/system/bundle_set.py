@@ -178,7 +178,7 @@ def _extend_roots(
 ) -> tuple[trust.TrustedRoot, tuple[bytes, ...]]:
     """Step V2: from the host's root upward, through the roots the set carries."""
     added: list[bytes] = []
-    for _ in range(trust.MAX_ROTATIONS):
+    for _ in range(trust.MAX_ROTATIONS + 1):
         name = f"trust/{trusted.version + 1}.root.json"
         if name not in opened.files:
             return trusted, tuple(added)

@@ -134,7 +134,7 @@ def link_or_copy(source: Path, target: Path, *, mode: int | None = None) -> None
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes an unprivileged writer may still use on the file system that holds, or will hold, path."""
+    """Bytes an ordinary writer may still use on the file system that holds, or will hold, path."""
     existing = path
     while not existing.exists():
         existing = existing.parent

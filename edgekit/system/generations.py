@@ -1,4 +1,4 @@
-"""Generations on disk: built beside the running one, complete and fsynced before they count (I4)."""
+"""Generations on disk: built beside the running one, complete before they count (I4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where edgekit's own data files are: unit templates and profiles, in a checkout, wheel or freeze."""
+"""Where edgekit's own data files are: unit templates and profiles, wherever it runs from."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a process in this unit can reach: run inside a unit, it reports what its sandbox refused.
 
-Every attempt must fail. The result is one JSON line on stdout, `{attempt: errno name or "ALLOWED"}`,
-and exit status 0 only when nothing was allowed. Addresses are from RFC 5737 and RFC 3849, which
+Every attempt must fail. The result is one JSON line, `{attempt: errno name or "ALLOWED"}`, and exit
+status 0 only when nothing was allowed. Addresses are from RFC 5737 and RFC 3849, which
 belong to nobody.
 """
 

@@ -7,7 +7,7 @@ between the two writes can never lower it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekit.core import trust
@@ -22,7 +22,7 @@ class HostTrust:
     """A host's trusted root (None before the first import) and its floor."""
 
     root: trust.TrustedRoot | None
-    floor: trust.Floor = trust.Floor()
+    floor: trust.Floor = field(default_factory=trust.Floor)
 
     def require_root(self) -> trust.TrustedRoot:
         """The root. Raises TrustError that tells how to import one."""

@@ -201,6 +201,19 @@ def test_kept_connections_are_used_and_their_loss_is_not_noticed(site: Site) -> 
         assert site.post(OPENAI, CHAT).status_code == 200
 
 
+def test_request_lost_with_a_kept_connection_is_sent_once_more(site: Site) -> None:
+    site.engine.drop_reused = True
+    for _ in range(5):
+        assert site.post(OPENAI, CHAT).status_code == 200
+    assert site.engine.connections == len(site.engine.requests) == 5
+
+
+def test_request_that_ends_every_connection_is_not_sent_again_and_again(site: Site) -> None:
+    assert site.post(OPENAI, CHAT).status_code == 200
+    assert site.post(OPENAI, with_prompt("die-early")).status_code == 502
+    assert len(site.engine.requests) == 1 + 2
+
+
 def test_only_as_many_run_as_the_engine_has_slots(site: Site) -> None:
     site.engine.delay_s = 0.01
     with concurrent.futures.ThreadPoolExecutor(16) as pool:

@@ -233,7 +233,7 @@ def test_a_full_disk_while_bundling_is_said_and_the_cache_stays_usable(
     done = subprocess.run([*bundle, "--out", str(small_disk / "out")], capture_output=True,
                           text=True, check=False, cwd=REPOSITORY)
     assert done.returncode == 43, done.stderr
-    assert [path for path in (small_disk / "out").glob("*")] == []
+    assert list((small_disk / "out").glob("*")) == []
     again = subprocess.run([*bundle, "--out", str(demo_set.root.parent / "again")],
                            capture_output=True, text=True, check=False, cwd=REPOSITORY)
     assert again.returncode == 0, again.stderr

@@ -22,11 +22,12 @@ CONTEXT = 512
 @dataclass
 class FakeEngine:
     """One listening engine. `delay_s` is the time per token, `close_after` ends kept connections
-    behind each answer as real ones may."""
+    behind each answer, `drop_reused` when their next request has already arrived: both happen."""
 
     socket_path: str
     delay_s: float = 0.0
     close_after: bool = False
+    drop_reused: bool = False
     requests: list[dict[str, Any]] = field(default_factory=list)
     connections: int = 0
     running: int = 0
@@ -61,9 +62,12 @@ class FakeEngine:
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        state = h11.Connection(h11.SERVER)
+        state, served = h11.Connection(h11.SERVER), False
         while True:
             method_target, body = await _read_request(state, reader)
+            if self.drop_reused and served:
+                return
+            served = True
             sender = _Sender(state, writer)
             await self._answer(method_target, body, sender, reader)
             if self.close_after or state.our_state is not h11.DONE:

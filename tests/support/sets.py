@@ -45,7 +45,7 @@ def signer(name: str) -> FileSigner:
     return FileSigner(name, CryptoSigner(classical), CryptoSigner(post_quantum), classical)
 
 
-@dataclass
+@dataclass(frozen=True)
 class RootBuilder:
     """A root document; a guarded 2-of-2 hybrid root unless told otherwise.
 
@@ -69,6 +69,7 @@ class RootBuilder:
             expires=EXPIRES,
         )
 
+    @cache  # noqa: B019 - ML-DSA signatures are random: one root, one envelope
     def data(self) -> bytes:
         names = self.signers if self.signed_by is None else self.signed_by
         return sign_payload(self.payload(), tuple(signer(name) for name in names))

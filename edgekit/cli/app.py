@@ -17,6 +17,13 @@ SetArgument = Annotated[
 RootOption = Annotated[
     Path, typer.Option("--root", help="Install below this folder instead of the host itself.")
 ]
+ProfileOption = Annotated[
+    Path | None, typer.Option("--profile", help="A class of hosts (TOML) instead of this host.")
+]
+HostOption = Annotated[
+    Path | None,
+    typer.Option("--host", help="A report of `edgekit probe` instead of this host."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 FingerprintOption = Annotated[
     str | None,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.app import JsonOption
+from edgekit.cli.app import HostOption, JsonOption, ProfileOption
 from edgekit.cli.progress import progress_listener
 from edgekit.cli.report import format_bytes, render_json
 
@@ -51,6 +51,8 @@ def bundle(
     locked: Annotated[
         bool, typer.Option("--locked", help="Use the lock as it is; resolve no name.")
     ] = False,
+    profile: ProfileOption = None,
+    host: HostOption = None,
     cache: CacheOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -60,6 +62,7 @@ def bundle(
     from edgekit.core.trust import format_fingerprint
     from edgekit.operations.bundle import BundleOptions
     from edgekit.operations.bundle import bundle as run_bundle
+    from edgekit.operations.probe import load_host
 
     options = BundleOptions(
         recipe=recipe,
@@ -68,6 +71,7 @@ def bundle(
         keys=tuple(key),
         root=trust_root,
         locked=locked,
+        host=load_host(profile, host, places=()),
     )
     with progress_listener() as listener:
         result = run_bundle(options, listener)

@@ -10,7 +10,9 @@ import typer
 from edgekit.cli.app import (
     DeveloperOption,
     FingerprintOption,
+    HostOption,
     JsonOption,
+    ProfileOption,
     RootOption,
     SetArgument,
 )
@@ -48,15 +50,20 @@ def plan(
     fingerprint: FingerprintOption = None,
     insecure_developer_root: DeveloperOption = False,
     listen: ListenOption = DEFAULT_LISTEN,
+    profile: ProfileOption = None,
+    host: HostOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show what install would do on this host, and why. Changes nothing."""
+    """Show what install would do on this host, or another, and why. Changes nothing."""
     from edgekit.core.install_plan import plan_table
     from edgekit.operations.install import InstallOptions
     from edgekit.operations.install import plan as make_plan
+    from edgekit.operations.probe import load_host
 
+    layout = HostLayout(root)
+    report = load_host(profile, host, places=(layout.state, layout.opt))
     options = InstallOptions(
-        tuple(folders), HostLayout(root), listen, fingerprint, insecure_developer_root
+        tuple(folders), layout, listen, fingerprint, insecure_developer_root, report
     )
     _, decided = make_plan(options)
     table = plan_table(decided)
@@ -100,7 +107,7 @@ def install(
     from edgekit.operations.install import install as run_install
 
     if dry_run:
-        plan(folders, root, fingerprint, insecure_developer_root, listen, json_)
+        plan(folders, root, fingerprint, insecure_developer_root, listen, json_=json_)
         return
     options = InstallOptions(
         tuple(folders), HostLayout(root), listen, fingerprint, insecure_developer_root

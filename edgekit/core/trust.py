@@ -383,7 +383,8 @@ def _public_key_bytes(key: Key) -> bytes:
     except (ValueError, UnsupportedAlgorithm) as error:
         raise FormatError("root holds a malformed key", found=key.keyid[:16]) from error
     right = isinstance(public, MLDSA87PublicKey) and key.scheme == PQ_SCHEME
-    right |= isinstance(public, EllipticCurvePublicKey) and key.scheme == "ecdsa-sha2-nistp384"
+    if isinstance(public, EllipticCurvePublicKey) and public.curve.name == "secp384r1":
+        right = key.scheme == "ecdsa-sha2-nistp384"
     if not right:
         raise FormatError("root holds a key of another kind than it says", found=key.scheme[:60])
     return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

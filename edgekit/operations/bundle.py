@@ -16,8 +16,10 @@ from pathlib import Path
 from edgekit.core import trust
 from edgekit.core.digest import Digest
 from edgekit.core.events import Finished, Listener, Started
+from edgekit.core.facts import HostReport
 from edgekit.core.lock import Lock
 from edgekit.core.names import RelPath
+from edgekit.core.planner import check_compatible, select_all
 from edgekit.core.recipe import EngineRecipe, FolderSource, ModelRecipe, Recipe, Variant
 from edgekit.core.release import (
     MAX_VOLUME_BYTES,
@@ -78,6 +80,8 @@ class BundleOptions:
     root: Path
     locked: bool
     volume_bytes: int = MAX_VOLUME_BYTES
+    host: HostReport | None = None
+    """A host, or the floor of a class of hosts, that must be able to run the set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +347,9 @@ def _draft(
         images=gathered.images,
         rehearsed_on="",
     )
+    if options.host is not None:
+        check_compatible(manifest, options.host)
+        select_all(manifest, options.host)
     return SetDraft(
         manifest=manifest,
         blobs=blobs,

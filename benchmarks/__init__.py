@@ -1,0 +1,1 @@
+"""Measurements next to what a courier would use instead; see README.md."""

@@ -1,0 +1,170 @@
+"""Contenders run one after the other as child processes, in pairs, with time and peak memory.
+
+This process stays small on purpose: Linux counts the memory of the process that starts a child into
+that child's peak, so whatever is large happens in children too.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+DROP_CACHES = Path("/proc/sys/vm/drop_caches")
+PYTHON_CHILD = (sys.executable, "-m", "benchmarks.child")
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A named command line; `{target}` in it becomes a folder that does not exist yet.
+
+    With `reports_seconds` the child prints its own seconds, without interpreter start and imports;
+    otherwise the whole process is timed.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    reports_seconds: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was seen of one contender: medians over the rounds, times in seconds.
+
+    `ratios` are this contender's time over the reference's in the same round, `peak` is the
+    largest resident memory of any of its processes in bytes, `amount` the bytes it worked on.
+    """
+
+    contender: str
+    caches: str
+    seconds: float
+    amount: int
+    ratios: tuple[float, ...]
+    peak: int
+
+    @property
+    def rate(self) -> float:
+        """Million bytes per second."""
+        return self.amount / self.seconds / 1e6 if self.seconds else 0.0
+
+    def table(self) -> dict[str, object]:
+        """The row as plain JSON values."""
+        return {
+            "contender": self.contender,
+            "caches": self.caches,
+            "seconds": round(self.seconds, 4),
+            "mb_per_s": round(self.rate, 1),
+            "ratio": round(median(self.ratios), 3),
+            "ratios": [round(ratio, 3) for ratio in self.ratios],
+            "peak_mib": self.peak >> 20,
+        }
+
+
+def python_child(name: str, task: str, *arguments: str | Path) -> Contender:
+    """A contender that is a function of benchmarks/child.py."""
+    return Contender(name, (*PYTHON_CHILD, task, *map(str, arguments)), reports_seconds=True)
+
+
+def shell(name: str, script: str, *arguments: str | Path) -> Contender:
+    """A contender that is a line of sh; `$1`, `$2`, ... are the arguments."""
+    return Contender(name, ("sh", "-ec", script, "sh", *map(str, arguments)))
+
+
+def installed(tool: str) -> bool:
+    """Whether a peer can take part; prints a line when it cannot."""
+    if shutil.which(tool):
+        return True
+    print(f"  {tool} is not installed: skipped")
+    return False
+
+
+def can_drop_caches() -> bool:
+    """Whether reads can be made cold here."""
+    return os.geteuid() == 0 and os.access(DROP_CACHES, os.W_OK)
+
+
+def compare(
+    contenders: Sequence[Contender],
+    *,
+    amount: int,
+    rounds: int,
+    folder: Path,
+    cold: bool = False,
+) -> list[Row]:
+    """Run all contenders in turn, `rounds` times over; ratios are to the first one.
+
+    Written files are removed, and everything dirty is flushed, outside the measured time. Raises
+    CalledProcessError when a contender fails.
+    """
+    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    peaks = dict.fromkeys(seconds, 0)
+    for _ in range(rounds):
+        for contender in contenders:
+            spent, peak = _run(contender, folder / "target", cold=cold)
+            seconds[contender.name].append(spent)
+            peaks[contender.name] = max(peaks[contender.name], peak)
+    reference = seconds[contenders[0].name]
+    return [
+        Row(
+            contender=name,
+            caches="cold" if cold else "warm",
+            seconds=median(spent),
+            amount=amount,
+            ratios=tuple(one / other for one, other in zip(spent, reference, strict=True)),
+            peak=peaks[name],
+        )
+        for name, spent in seconds.items()
+    ]
+
+
+def compare_warm_and_cold(
+    contenders: Sequence[Contender], *, amount: int, rounds: int, folder: Path
+) -> list[Row]:
+    """`compare` with warm caches, and with cold ones where this process may drop them."""
+    rows = compare(contenders, amount=amount, rounds=rounds, folder=folder)
+    if not can_drop_caches():
+        print("  caches cannot be dropped here (not root): warm only")
+        return rows
+    return rows + compare(contenders, amount=amount, rounds=rounds, folder=folder, cold=True)
+
+
+def _run(contender: Contender, target: Path, *, cold: bool) -> tuple[float, int]:
+    """Seconds and peak resident bytes of one run."""
+    os.sync()
+    if cold:
+        DROP_CACHES.write_text("3\n")
+    argv = [part.replace("{target}", str(target)) for part in contender.argv]
+    started = time.monotonic()
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    with process:
+        assert process.stdout is not None
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    spent = time.monotonic() - started
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, argv)
+    shutil.rmtree(target, ignore_errors=True)
+    return (float(output) if contender.reports_seconds else spent), usage.ru_maxrss << 10
+
+
+def render(title: str, rows: Sequence[Row]) -> str:
+    """Rows as an aligned table for people."""
+    lines = [
+        title,
+        f"  {'':34} {'caches':6} {'seconds':>8} {'MB/s':>7} {'ratio':>6} "
+        f"{'from..to':>12} {'peak MiB':>8}",
+    ]
+    for row in rows:
+        span = f"{min(row.ratios):.2f}..{max(row.ratios):.2f}"
+        lines.append(
+            f"  {row.contender:34} {row.caches:6} {row.seconds:8.3f} {row.rate:7.0f} "
+            f"{median(row.ratios):6.2f} {span:>12} {row.peak >> 20:8}"
+        )
+    return "\n".join(lines)

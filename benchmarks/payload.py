@@ -1,0 +1,60 @@
+"""Generated payloads: what a set of models looks like, in any size, and the same bytes each time."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from random import Random
+
+from edgekit.core.layout import plan_layout
+from edgekit.core.release import MAX_VOLUME_BYTES, encode_volume_table
+from edgekit.system.volumes import BlobSource, hash_file, write_volumes
+
+SMALL_FILES = 200
+CHUNK_BYTES = 1 << 20
+
+
+def file_sizes(total: int) -> list[int]:
+    """One large file (73 %), one medium (12 %), 200 small ones whose sizes differ up to 5 times.
+
+    At 4.1 GB these are 3 GB, 500 MB and 1 to 5 MB. Sizes in bytes; none is zero.
+    """
+    shares = [1 + index % 5 for index in range(SMALL_FILES)]
+    unit = max(1, total * 15 // 100 // sum(shares))
+    return [max(1, total * 73 // 100), max(1, total * 12 // 100), *(unit * s for s in shares)]
+
+
+def make_files(folder: Path, total: int) -> None:
+    """Write the payload's files, incompressible and all different."""
+    folder.mkdir(parents=True)
+    for index, size in enumerate(file_sizes(total)):
+        random = Random(index)  # noqa: S311 - a payload, not a secret
+        with (folder / f"{index:03}.bin").open("wb") as file:
+            for start in range(0, size, CHUNK_BYTES):
+                file.write(random.randbytes(min(CHUNK_BYTES, size - start)))
+
+
+def sources(folder: Path) -> list[BlobSource]:
+    """The files of a folder as blobs, hashed."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        digest, size = hash_file(path, "sha384")
+        found.append(BlobSource(digest, size, path))
+    return found
+
+
+def make_set(files: Path, folder: Path, algorithm: str) -> None:
+    """Volumes of these files and their table in `folder`, through edgekit's own write path."""
+    folder.mkdir(parents=True)
+    blobs = sources(files)
+    sizes, extents = plan_layout([(b.digest, b.size) for b in blobs], volume_bytes=MAX_VOLUME_BYTES)
+    table = write_volumes(
+        folder, blobs, sizes, extents, algorithm=algorithm, listener=lambda _event: None
+    )
+    (folder / "volumes.json").write_bytes(encode_volume_table(table))
+
+
+if __name__ == "__main__":
+    make_files(Path(sys.argv[1]) / "files", int(sys.argv[2]))
+    for name in ("sha384", "sha256"):
+        make_set(Path(sys.argv[1]) / "files", Path(sys.argv[1]) / name, name)

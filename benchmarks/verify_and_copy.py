@@ -1,0 +1,38 @@
+"""Installing: the installer's verify-and-copy pass against copying alone and stock tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.measure import (
+    Contender,
+    Row,
+    compare_warm_and_cold,
+    installed,
+    python_child,
+    shell,
+)
+
+
+def run(folder: Path, total: int, rounds: int) -> list[Row]:
+    """Rows for warm and cold caches; the reference is `cp -r` then `sync`."""
+    files = folder / "files"
+    contenders = [
+        shell("cp -r, sync", 'cp -r "$1" "$2"; sync', files, "{target}"),
+        python_child("edgekit, sha256 blocks", "verify-and-copy", folder / "sha256", "{target}"),
+        python_child("edgekit, sha384 blocks", "verify-and-copy", folder / "sha384", "{target}"),
+        *_peers(files),
+    ]
+    return compare_warm_and_cold(contenders, amount=total, rounds=rounds, folder=folder)
+
+
+def _peers(files: Path) -> list[Contender]:
+    """What one would do with Debian's own tools; those not installed are left out."""
+    peers = []
+    if installed("sha384sum"):
+        script = 'sha384sum "$1"/* >/dev/null; cp -r "$1" "$2"; sync'
+        peers.append(shell("sha384sum, cp -r, sync", script, files, "{target}"))
+    if installed("rsync"):
+        script = 'rsync -a --fsync "$1/" "$2"'
+        peers.append(shell("rsync --fsync", script, files, "{target}"))
+    return peers

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise TrustError(
                 "no API key exists, and the API listens beyond this host",
                 where=appliance.listen,
-                hint="edgekit keys api-add",
+                hint="edgekit install SET",
             )
         sock = inherited_socket(os.environ) or _own_socket(appliance.listen)
         gateway = Gateway(appliance, ring, _hmac_key(os.environ), options.allow_host)

@@ -37,8 +37,9 @@ class Contender:
 class Row:
     """What was seen of one contender: medians over the rounds, times in seconds.
 
-    `ratios` are this contender's time over the reference's in the same round, `peak` is the
-    largest resident memory of any of its processes in bytes, `amount` the bytes it worked on.
+    `ratios` are this contender's time over the reference's in the same round, `cpu` is processor
+    time (user and system, without the kernel's own writeback), `peak` the largest resident memory
+    of any of its processes in bytes, `amount` the bytes it worked on.
     """
 
     contender: str
@@ -46,6 +47,7 @@ class Row:
     seconds: float
     amount: int
     ratios: tuple[float, ...]
+    cpu: float
     peak: int
 
     @property
@@ -62,8 +64,18 @@ class Row:
             "mb_per_s": round(self.rate, 1),
             "ratio": round(median(self.ratios), 3),
             "ratios": [round(ratio, 3) for ratio in self.ratios],
+            "cpu_seconds": round(self.cpu, 4),
             "peak_mib": self.peak >> 20,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run: seconds on the wall, seconds of processors, resident bytes at the peak."""
+
+    seconds: float
+    cpu: float
+    peak: int
 
 
 def python_child(name: str, task: str, *arguments: str | Path) -> Contender:
@@ -102,24 +114,21 @@ def compare(
     Written files are removed, and everything dirty is flushed, outside the measured time. Raises
     CalledProcessError when a contender fails.
     """
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    peaks = dict.fromkeys(seconds, 0)
-    for _ in range(rounds):
-        for contender in contenders:
-            spent, peak = _run(contender, folder / "target", cold=cold)
-            seconds[contender.name].append(spent)
-            peaks[contender.name] = max(peaks[contender.name], peak)
-    reference = seconds[contenders[0].name]
+    runs = [
+        [_run(contender, folder / "target", cold=cold) for contender in contenders]
+        for _ in range(rounds)
+    ]
     return [
         Row(
-            contender=name,
+            contender=contender.name,
             caches="cold" if cold else "warm",
-            seconds=median(spent),
+            seconds=median(run[index].seconds for run in runs),
             amount=amount,
-            ratios=tuple(one / other for one, other in zip(spent, reference, strict=True)),
-            peak=peaks[name],
+            ratios=tuple(run[index].seconds / run[0].seconds for run in runs),
+            cpu=median(run[index].cpu for run in runs),
+            peak=max(run[index].peak for run in runs),
         )
-        for name, spent in seconds.items()
+        for index, contender in enumerate(contenders)
     ]
 
 
@@ -134,8 +143,7 @@ def compare_warm_and_cold(
     return rows + compare(contenders, amount=amount, rounds=rounds, folder=folder, cold=True)
 
 
-def _run(contender: Contender, target: Path, *, cold: bool) -> tuple[float, int]:
-    """Seconds and peak resident bytes of one run."""
+def _run(contender: Contender, target: Path, *, cold: bool) -> _Run:
     os.sync()
     if cold:
         DROP_CACHES.write_text("3\n")
@@ -151,7 +159,11 @@ def _run(contender: Contender, target: Path, *, cold: bool) -> tuple[float, int]
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, argv)
     shutil.rmtree(target, ignore_errors=True)
-    return (float(output) if contender.reports_seconds else spent), usage.ru_maxrss << 10
+    return _Run(
+        seconds=float(output) if contender.reports_seconds else spent,
+        cpu=usage.ru_utime + usage.ru_stime,
+        peak=usage.ru_maxrss << 10,
+    )
 
 
 def render(title: str, rows: Sequence[Row]) -> str:
@@ -159,12 +171,12 @@ def render(title: str, rows: Sequence[Row]) -> str:
     lines = [
         title,
         f"  {'':34} {'caches':6} {'seconds':>8} {'MB/s':>7} {'ratio':>6} "
-        f"{'from..to':>12} {'peak MiB':>8}",
+        f"{'from..to':>12} {'cpu s':>7} {'peak MiB':>8}",
     ]
     for row in rows:
         span = f"{min(row.ratios):.2f}..{max(row.ratios):.2f}"
         lines.append(
             f"  {row.contender:34} {row.caches:6} {row.seconds:8.3f} {row.rate:7.0f} "
-            f"{median(row.ratios):6.2f} {span:>12} {row.peak >> 20:8}"
+            f"{median(row.ratios):6.2f} {span:>12} {row.cpu:7.2f} {row.peak >> 20:8}"
         )
     return "\n".join(lines)

@@ -11,31 +11,43 @@ Needs root, systemd-nspawn and debootstrap; the machine it runs on needs no syst
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
 import selectors
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import IO, Final
 
-SUITE: Final = "bookworm"
-BASE_PACKAGES: Final = ("systemd", "systemd-sysv", "dbus")
+from tools.rootfs import SUITE, Report, build_rootfs, debian_archive, default_cache_dir
+from tools.sealed_resources import (
+    SealedHostError,
+    cgroup2_mount,
+    locked,
+    nspawn_traces_removed,
+    own_cgroup,
+    private_namespaces,
+    processes,
+    sigterm_as_exit,
+    tail,
+    writable_layer,
+)
+
+__all__ = [
+    "EXIT_OK", "Bind", "BootError", "BootResult", "BootTimeoutError", "SealedHost",
+    "SealedHostError", "build_rootfs", "default_cache_dir", "missing_requirements",
+]  # fmt: skip
+
 EXIT_OK: Final = 123
 """What the machine exits with when the job ended with 0; nothing else in systemd uses it."""
-
-Report = Callable[[str], None]
 
 _COMMANDS: Final = {
     "systemd-nspawn": "systemd-container",
@@ -46,54 +58,9 @@ _COMMANDS: Final = {
     "nsenter": "util-linux",
     "setpriv": "util-linux",
 }
-_NSPAWN_STATE: Final = Path("/run/systemd/nspawn")
 _CHANNEL: Final = "/run/sealed-host"
 _FIRST_LINE: Final = "sealed-host: the job starts"
 _JOURNAL_LINES: Final = 80
-
-# Arguments: scratch folder, result folder, archive, base rootfs or "", packages to add ...
-# The scratch folder is in memory where there is room: dpkg waits for the disk after every file,
-# which makes two thirds of the time on a disk. The mount lives in a private namespace and so
-# disappears with the process, however that ends.
-_BUILD_SCRIPT: Final = r"""
-set -euo pipefail
-export LC_ALL=C DEBIAN_FRONTEND=noninteractive
-scratch=$1 result=$2 archive=$3 base=$4; shift 4
-root=$scratch/root
-available_kib=$(awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo)
-if [ "$available_kib" -gt $((2 * 1024 * 1024)) ]; then mount -t tmpfs tmpfs "$scratch"; fi
-eval "$(apt-config shell http_proxy Acquire::http::Proxy)"
-if [ -n "${http_proxy-}" ]; then export http_proxy; fi
-
-mkdir -p "$root/etc/dpkg/dpkg.cfg.d"
-echo force-unsafe-io > "$root/etc/dpkg/dpkg.cfg.d/force-unsafe-io"
-if [ -n "$base" ]; then
-    cp -a "$base/." "$root/"
-    cp /etc/resolv.conf "$root/etc/resolv.conf"
-    echo "deb $archive @SUITE@ main" > "$root/etc/apt/sources.list"
-    mount -t proc proc "$root/proc"
-    chroot "$root" apt-get -q update
-    chroot "$root" apt-get -q -y --no-install-recommends install "$@"
-    umount "$root/proc"
-else
-    debootstrap --force-check-gpg --variant=minbase --include=@BASE@ @SUITE@ "$root" "$archive"
-fi
-
-rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/var/cache/debconf/*-old
-rm -rf "$root"/usr/share/doc/* "$root"/usr/share/man/* "$root"/usr/share/locale/*
-rm -rf "$root"/var/log/* "$root"/etc/apt/sources.list "$root"/etc/resolv.conf "$root"/etc/hostname
-rm -f "$root/etc/dpkg/dpkg.cfg.d/force-unsafe-io" "$root/var/lib/dbus/machine-id"
-: > "$root/etc/machine-id"
-echo "127.0.0.1 localhost" > "$root/etc/hosts"
-mkdir -p "$root/etc/systemd/journald.conf.d" "$root/etc/systemd/system"
-printf '[Journal]\nStorage=volatile\n' > "$root/etc/systemd/journald.conf.d/volatile.conf"
-ln -sf /lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
-for unit in apt-daily.timer apt-daily-upgrade.timer console-getty.service; do
-    ln -sf /dev/null "$root/etc/systemd/system/$unit"
-done
-cp -a "$root/." "$result"
-sync -f "$result"
-""".replace("@SUITE@", SUITE).replace("@BASE@", ",".join(BASE_PACKAGES))
 
 # Ordered after multi-user.target, so everything enabled has been started or has failed; and its
 # own start is over as soon as bash runs, so `systemctl start` in the job waits for nothing of ours.
@@ -124,10 +91,6 @@ if [ "$status" -ne 0 ]; then
 fi
 exit "$status"
 """
-
-
-class SealedHostError(Exception):
-    """A sealed host could not be built, prepared or entered; the text says what and why."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +131,9 @@ class BootResult:
             (
                 f"machine exit status {self.exit_status}, after {self.total_s:.1f} s",
                 f"job exit status {self.job_status}",
-                "--- job output (tail)", _tail(self.job_output),
-                "--- journal (tail)", _tail(self.journal, _JOURNAL_LINES),
-                "--- console (tail)", _tail(self.console),
+                "--- job output (tail)", tail(self.job_output),
+                "--- journal (tail)", tail(self.journal, _JOURNAL_LINES),
+                "--- console (tail)", tail(self.console),
             )
         )  # fmt: skip
 
@@ -199,128 +162,18 @@ def missing_requirements() -> list[str]:
     ]
     if os.geteuid() != 0:
         return [*missing, "not running as root"]
-    if _cgroup2_mount() is None:
+    if cgroup2_mount() is None:
         missing.append("no cgroup v2 hierarchy is mounted")
-    elif not os.access(_cgroup2_mount() or "", os.W_OK):
+    elif not os.access(cgroup2_mount() or "", os.W_OK):
         missing.append("the cgroup v2 hierarchy is read-only")
     if missing:
         return missing
-    probe = subprocess.run([*_private_namespaces(), "true"], capture_output=True, check=False)
+    probe = subprocess.run([*private_namespaces(), "true"], capture_output=True, check=False)
     if probe.returncode != 0:
         missing.append("cannot create mount and process namespaces")
-    if _archive() is None:
+    if debian_archive() is None:
         missing.append(f"apt's configuration names no Debian {SUITE} archive")
     return missing
-
-
-def default_cache_dir() -> Path:
-    """Where the demo and the tests share built rootfs folders; not created here."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "edgekit" / "sealed-host"
-
-
-# --- the rootfs ---------------------------------------------------------------------------------
-
-
-def build_rootfs(
-    cache_dir: Path, *, packages: tuple[str, ...] = (), report: Report = lambda _: None
-) -> Path:
-    """Give a folder with a bootable minimal Debian plus `packages`, from the cache or built now.
-
-    The folder is shared by all hosts and must not be written to. It is put into place by one
-    rename when complete; a build that is killed leaves only a `.partial` folder, which the next
-    build of the same rootfs removes. Builds of the same rootfs at the same time wait for each
-    other. With packages the rootfs without them is built first and cached, too.
-
-    Raises SealedHostError if the archive cannot be reached or verified, a package does not
-    exist, or the result contains Python.
-    """
-    final = cache_dir / f"rootfs-{_rootfs_key(packages)}"
-    if final.is_dir():
-        return final
-    base = build_rootfs(cache_dir, report=report) if packages else None
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(cache_dir / f"{final.name}.lock", wait=True):
-        if not final.is_dir():
-            what = ", ".join((*BASE_PACKAGES, *packages))
-            report(f"building a Debian {SUITE} rootfs with {what} (once, about half a minute)")
-            started = time.monotonic()
-            _build_into(final, base, packages)
-            report(f"built the rootfs in {time.monotonic() - started:.0f} s")
-    return final
-
-
-def _rootfs_key(packages: tuple[str, ...]) -> str:
-    recipe = "\0".join((_BUILD_SCRIPT, os.uname().machine, *sorted(set(packages))))
-    return hashlib.sha256(recipe.encode()).hexdigest()[:16]
-
-
-def _build_into(final: Path, base: Path | None, packages: tuple[str, ...]) -> None:
-    """Build beside `final` and rename; the caller holds the lock, so leftovers are nobody's."""
-    archive = _archive()
-    if archive is None:
-        raise SealedHostError(f"apt's configuration names no Debian {SUITE} archive")
-    result = final.with_name(f"{final.name}.partial")
-    scratch = final.with_name(f"{final.name}.partial-scratch")
-    for folder in (result, scratch):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-    try:
-        arguments = (str(scratch), str(result), archive, str(base or ""), *packages)
-        _run_build([*_private_namespaces(), "bash", "-c", _BUILD_SCRIPT, "build", *arguments])
-        if found := _pythons(result):
-            raise SealedHostError(f"the rootfs must not contain Python, but has {found[0]}")
-        result.chmod(0o755)
-        result.rename(final)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(result, ignore_errors=True)
-
-
-def _run_build(command: list[str]) -> None:
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", start_new_session=True,
-    )  # fmt: skip
-    try:
-        output, _ = process.communicate()
-    finally:
-        process.kill()  # unshare takes everything it started with it
-        process.wait()
-    if process.returncode != 0:
-        raise SealedHostError(f"the rootfs could not be built\n{_tail(output)}")
-
-
-def _private_namespaces() -> list[str]:
-    """The prefix of a command whose mounts and processes end with it, and that ends with us."""
-    return [
-        "setpriv", "--pdeathsig", "KILL",
-        "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
-    ]  # fmt: skip
-
-
-def _pythons(rootfs: Path) -> list[Path]:
-    places = ("usr/bin", "usr/local/bin", "usr/lib", "usr/local/lib", "opt")
-    return [path for place in places for path in sorted((rootfs / place).glob("python[0-9]*"))]
-
-
-def _archive() -> str | None:
-    """The archive apt itself uses for the Debian suite, or None if it has none."""
-    fields = "$(REPO_URI) $(ORIGIN)"
-    answer = subprocess.run(
-        ["apt-get", "indextargets", "--format", fields, "Created-By: Packages",
-         "Component: main", f"Release: {SUITE}"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    entries = [line.split() for line in answer.stdout.splitlines()]
-    # Other vendors use Debian's suite names, too; without downloaded lists apt knows no origin.
-    for origin in ("Debian", "$(ORIGIN)"):
-        if found := [entry[0] for entry in entries if entry[1:] == [origin]]:
-            return found[0]
-    return None
-
-
-# --- the host -----------------------------------------------------------------------------------
 
 
 class SealedHost:
@@ -354,9 +207,9 @@ class SealedHost:
         """Raise SealedHostError if the same host is open elsewhere or cannot be mounted."""
         self._state.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_locked(self._state / "lock", wait=False))
-            stack.enter_context(_sigterm_as_exit())
-            stack.enter_context(_writable_layer(self._rootfs, self._state))
+            stack.enter_context(locked(self._state / "lock", wait=False))
+            stack.enter_context(sigterm_as_exit())
+            stack.enter_context(writable_layer(self._rootfs, self._state))
             machine_id = self.root / "etc/machine-id"
             if not machine_id.read_text().strip():
                 machine_id.write_text(uuid.uuid4().hex + "\n")
@@ -404,7 +257,7 @@ class SealedHost:
             images = self._state / "containers"
             images.mkdir(exist_ok=True)
             binds.append(Bind(images, "/var/lib/containers", writable=True))
-        with _own_cgroup(self._machine) as cgroup, _nspawn_traces_removed(self._machine, self.root):
+        with own_cgroup(self._machine) as cgroup, nspawn_traces_removed(self._machine, self.root):
             command = self._command(binds, podman=podman)
             result, in_time = _Run(command, cgroup, channel, on_line).finish(timeout_s)
         if not in_time:
@@ -481,7 +334,7 @@ class _Run:
         # among subgroups. In a process namespace, because the guest survives a killed nspawn.
         enter = '(echo 0 > "$1/cgroup.procs" && shift && exec "$@"); exit $?'
         return subprocess.Popen(
-            [*_private_namespaces(), "sh", "-c", enter, "sh", str(self._cgroup), *self._command],
+            [*private_namespaces(), "sh", "-c", enter, "sh", str(self._cgroup), *self._command],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "yes", "SYSTEMD_LOG_COLOR": "0"},
             start_new_session=True,  # so that Ctrl-C reaches us and not nspawn
@@ -568,7 +421,7 @@ def _drain(descriptor: int, lines: _Lines) -> bool:
 
 def _journal_of(cgroup: Path) -> str:
     """The journal tail of a machine that still runs, or why it cannot be had."""
-    leader = next((pid for pid in _processes(cgroup) if _is_init(pid)), None)
+    leader = next((pid for pid in processes(cgroup) if _is_init(pid)), None)
     if leader is None:
         return "(the machine has no process 1)"
     enter = ["nsenter", "--target", str(leader), "--mount", "--pid", "--uts", "--ipc", "--net"]
@@ -588,181 +441,6 @@ def _is_init(pid: int) -> bool:
                 return len(inside) > 1 and inside[-1] == "1"
     return False
 
-
-# --- what the host needs from this machine, given back afterwards -------------------------------
-
-
-@contextlib.contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[None]:
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise SealedHostError(f"in use by another process: {path.parent}") from None
-        yield
-
-
-@contextlib.contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, unless the program has its own idea or is not ours to set."""
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@contextlib.contextmanager
-def _writable_layer(rootfs: Path, state: Path) -> Iterator[None]:
-    """Show rootfs plus the host's changes at state/root; a full copy where overlay cannot be."""
-    root = state / "root"
-    _unmount(root)  # of a program that was killed
-    if (state / "copied").exists() or not _mount_overlay(rootfs, state):
-        _copy_once(rootfs, state)
-    try:
-        yield
-    finally:
-        _unmount(root)
-
-
-def _mount_overlay(rootfs: Path, state: Path) -> bool:
-    upper, work, root = (state / part for part in ("upper", "work", "root"))
-    for folder in (upper, work, root):
-        folder.mkdir(exist_ok=True)
-    if set(f"{rootfs}{state}") & set(",:\\"):
-        return False  # these separate the options of an overlay
-    options = f"lowerdir={rootfs},upperdir={upper},workdir={work}"
-    mount = ["mount", "-t", "overlay", "-o", options, "sealed-host", str(root)]
-    return subprocess.run(mount, capture_output=True, check=False).returncode == 0
-
-
-def _copy_once(rootfs: Path, state: Path) -> None:
-    if (state / "copied").exists():
-        return
-    shutil.rmtree(state / "root", ignore_errors=True)
-    copy = ["cp", "-a", "--reflink=auto", str(rootfs), str(state / "root")]
-    answer = subprocess.run(copy, capture_output=True, text=True, check=False)
-    if answer.returncode != 0:
-        raise SealedHostError(f"the rootfs could not be copied: {answer.stderr.strip()}")
-    (state / "copied").touch()
-
-
-def _unmount(root: Path) -> None:
-    while os.path.ismount(root):
-        if subprocess.run(["umount", str(root)], capture_output=True, check=False).returncode:
-            subprocess.run(["umount", "--lazy", str(root)], capture_output=True, check=True)
-
-
-def _cgroup2_mount() -> Path | None:
-    return next((path for path, kind in _cgroup_mounts() if kind == "cgroup2"), None)
-
-
-def _cgroup_mounts() -> list[tuple[Path, str]]:
-    mounts = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        if (kind := after.split()[0]) in ("cgroup", "cgroup2"):
-            mounts.append((Path(before.split()[4]), kind))
-    return mounts
-
-
-@contextlib.contextmanager
-def _own_cgroup(name: str) -> Iterator[Path]:
-    mount = _cgroup2_mount()
-    if mount is None:
-        raise SealedHostError("no cgroup v2 hierarchy is mounted")
-    _remove_cgroups(name)  # of a program that was killed
-    cgroup = mount / name
-    cgroup.mkdir()
-    try:
-        yield cgroup
-    finally:
-        _remove_cgroups(name)
-
-
-def _remove_cgroups(name: str) -> None:
-    """Kill what runs in the groups of that name and remove them, in v1 hierarchies, too.
-
-    nspawn mirrors the group it runs in into systemd's own v1 hierarchy where there is one.
-    """
-    deadline = time.monotonic() + 10
-    for cgroup in [mount / name for mount, _ in _cgroup_mounts()]:
-        while cgroup.exists():
-            _kill_cgroup(cgroup)
-            for folder in reversed(_tree(cgroup)):
-                _rmdir_unless_busy(folder)
-            if time.monotonic() > deadline:
-                raise SealedHostError(f"processes of {cgroup} cannot be killed")
-            time.sleep(0.01)
-
-
-def _rmdir_unless_busy(folder: Path) -> None:
-    if folder.is_dir():
-        with contextlib.suppress(OSError):  # a cgroup is busy until its last process is gone
-            folder.rmdir()
-
-
-def _kill_cgroup(cgroup: Path) -> None:
-    for pid in _processes(cgroup):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _processes(cgroup: Path) -> list[int]:
-    pids: list[int] = []
-    for folder in _tree(cgroup):
-        with contextlib.suppress(OSError):
-            pids += [int(pid) for pid in (folder / "cgroup.procs").read_text().split()]
-    return pids
-
-
-def _tree(cgroup: Path) -> list[Path]:
-    """The group and those below it, parents first; the guest may be changing them meanwhile."""
-    return [Path(folder) for folder, _, _ in os.walk(cgroup)]
-
-
-@contextlib.contextmanager
-def _nspawn_traces_removed(machine: str, root: Path) -> Iterator[None]:
-    """Take back what nspawn keeps under /run; the shared folders with the last host to end.
-
-    nspawn itself does so, except the folders, and except when it is killed.
-
-    Every booted host holds a shared lock on /run: a folder must not go while another nspawn is
-    about to put something into it.
-    """
-    directory = root.stat()
-    lock = _NSPAWN_STATE / "locks" / f"inode-{directory.st_dev}:{directory.st_ino}"
-    run = os.open("/run", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(run, fcntl.LOCK_SH)
-        try:
-            yield
-        finally:
-            for kind in ("propagate", "unix-export"):
-                _unmount(_NSPAWN_STATE / kind / machine)
-                shutil.rmtree(_NSPAWN_STATE / kind / machine, ignore_errors=True)
-            lock.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # not the last one, or not only ours
-                fcntl.flock(run, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for kind in ("propagate", "unix-export", "locks", "."):
-                    _rmdir_unless_busy(_NSPAWN_STATE.joinpath(kind))
-    finally:
-        os.close(run)
-
-
-def _tail(text: str, lines: int = 40) -> str:
-    return "\n".join(text.splitlines()[-lines:])
-
-
-# --- the self-check -----------------------------------------------------------------------------
 
 _SELF_CHECK: Final = """
 echo "state: $(systemctl is-system-running --wait || true)"

@@ -36,8 +36,3 @@ def plan_layout(
         extents[digest] = tuple(runs)
     sizes = [volume_bytes] * volume + ([offset] if offset else [])
     return sizes, extents
-
-
-def volume_name(index: int) -> str:
-    """`vol-0001.ekv` for index 0."""
-    return f"vol-{index + 1:04d}.ekv"

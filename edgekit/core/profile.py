@@ -22,8 +22,9 @@ from edgekit.core.facts import (
 )
 from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN
-from edgekit.core.recipe import ARCHITECTURES, find_line
+from edgekit.core.recipe import ARCHITECTURES
 from edgekit.core.strict_json import parse_strict
+from edgekit.core.toml_lines import find_line
 from edgekit.errors import EdgekitError, RecipeError
 
 MAX_PROFILE_BYTES = 1 << 20

@@ -6,13 +6,13 @@ name the file, the dotted key and its line.
 
 from __future__ import annotations
 
-import re
 import tomllib
 from dataclasses import dataclass
 from typing import Any
 
 from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN, RelPath
+from edgekit.core.toml_lines import find_line
 from edgekit.errors import EdgekitError, FormatError, RecipeError
 
 MAX_RECIPE_BYTES = 1 << 20
@@ -125,7 +125,7 @@ def parse_recipe(data: bytes, *, file: str) -> Recipe:
     try:
         text = data.decode("utf-8")
         table = tomllib.loads(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError("recipe is not valid TOML", where=file, found=str(error)) from error
 
     def fail(message: str, path: str) -> EdgekitError:
@@ -138,43 +138,6 @@ def parse_recipe(data: bytes, *, file: str) -> Recipe:
         raise
     except FormatError as error:
         raise RecipeError(error.message, where=file, found=error.found) from error
-
-
-def find_line(text: str, path: str) -> int:
-    """The line on which a dotted key such as `model[1].variant[0].format` most likely stands.
-
-    tomllib keeps no positions, so the text is walked: table headers are counted, then the key is
-    searched below its header. Falls back to the header's line, then to 1.
-    """
-    parts = re.findall(r"([^.\[\]]+)(?:\[(\d+)\])?", path)
-    lines = text.splitlines()
-    position, end = 0, len(lines)
-    prefix: list[str] = []
-    for name, index in parts[:-1] if parts else []:
-        prefix.append(name)
-        header = re.compile(r"\s*\[\[?\s*" + r"\s*\.\s*".join(map(re.escape, prefix)) + r"\s*\]")
-        hits = [i for i in range(position, end) if header.match(lines[i])]
-        wanted = int(index or 0)
-        if wanted < len(hits):
-            position = hits[wanted]
-            end = hits[wanted + 1] if wanted + 1 < len(hits) else end
-    if not parts:
-        return 1
-    last, index = parts[-1]
-    if index:
-        dotted = r"\s*\.\s*".join(map(re.escape, [*prefix, last]))
-        header = re.compile(rf"\s*\[\[\s*{dotted}\s*\]")
-        hits = [i for i in range(position, end) if header.match(lines[i])]
-        if int(index) < len(hits):
-            return hits[int(index)] + 1
-    name = re.escape(last)
-    key = re.compile(rf"[\s{{,]*\"?{name}\"?\s*=|\s*\[\[?\s*(?:.*\.)?{name}\s*\]")
-    anywhere = re.compile(rf"\b{name}\b\s*=")
-    for pattern in (key.match, anywhere.search):
-        for number in range(position, end):
-            if pattern(lines[number]):
-                return number + 1
-    return position + 1
 
 
 def _recipe(fields: Fields) -> Recipe:
@@ -238,12 +201,22 @@ def _variant(fields: Fields) -> Variant:
         format=fields.text("format", choices=VARIANT_FORMATS),
         quantization=fields.text("quantization", pattern=r"[A-Za-z0-9_]{2,20}"),
         source=_source(fields.table("source")),
-        files=tuple(map(RelPath, fields.texts("files", max_items=1000, max_length=1024))),
+        files=_paths(fields, "files"),
     )
     fields.finish()
     if not variant.files:
         raise fields.fail("files", "name at least one file; unlisted files are never carried")
     return variant
+
+
+def _paths(fields: Fields, key: str) -> tuple[RelPath, ...]:
+    paths = []
+    for index, text in enumerate(fields.texts(key, max_items=1000, max_length=1024)):
+        try:
+            paths.append(RelPath(text))
+        except FormatError as error:
+            raise fields.fail(f"{key}.{index}", f"{error.message} in {text!r}") from error
+    return tuple(paths)
 
 
 def _source(fields: Fields) -> FolderSource | HubSource:

@@ -164,10 +164,21 @@ class VolumeTable:
     blobs: tuple[tuple[Digest, tuple[Extent, ...]], ...]
 
     def __post_init__(self) -> None:
-        for volume in self.volumes:
+        for index, volume in enumerate(self.volumes):
+            if volume.name != volume_name(index):
+                raise FormatError(
+                    "volume has the wrong name", found=volume.name, needed=volume_name(index)
+                )
             if len(volume.blocks) != -(-volume.size // self.block_bytes):
                 raise FormatError("volume has the wrong number of blocks", found=volume.name)
+        if len({digest for digest, _ in self.blobs}) != len(self.blobs):
+            raise FormatError("volume table lists a blob twice")
         _check_extents(self)
+
+
+def volume_name(index: int) -> str:
+    """`vol-0001.ekv` for index 0."""
+    return f"vol-{index + 1:04d}.ekv"
 
 
 def _check_extents(table: VolumeTable) -> None:
@@ -179,6 +190,8 @@ def _check_extents(table: VolumeTable) -> None:
     )
     position = (0, 0)
     for volume, offset, length in runs:
+        if length < 1:
+            raise FormatError("extent holds no bytes", found=f"volume {volume} offset {offset}")
         if volume >= len(table.volumes):
             raise FormatError("extent names a volume that does not exist", found=str(volume))
         if position[1] == table.volumes[position[0]].size and volume == position[0] + 1:

@@ -124,6 +124,11 @@ def format_fingerprint(text: str) -> str:
     return " ".join(text[i : i + 4] for i in range(0, len(text), 4))
 
 
+def plain_fingerprint(text: str) -> str:
+    """A fingerprint as people type it, without spaces, colons, dashes and capitals."""
+    return "".join(char for char in text.lower() if char not in " :-\n\t")
+
+
 def trust_first_root(
     data: bytes, expected: str, *, insecure_developer: bool = False
 ) -> TrustedRoot:
@@ -132,7 +137,7 @@ def trust_first_root(
     Raises FingerprintError when it is another root, TrustError for a developer root that was not
     asked for by name, SignatureError when the root does not sign itself, FormatError.
     """
-    wanted = "".join(char for char in expected.lower() if char not in " :-\n\t")
+    wanted = plain_fingerprint(expected)
     found = fingerprint(data)
     if wanted != found:
         raise FingerprintError(

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.core import trust
+from edgekit.core import set_files, trust
 from edgekit.core.events import Listener
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.install_plan import format_parameters
-from edgekit.system.bundle_set import VerifiedSet, open_set, verify_set
+from edgekit.system.bundle_set import UnverifiedSet, VerifiedSet, open_set, verify_set
+from edgekit.system.files import read_bounded
 from edgekit.system.trust_store import HostTrust, TrustStore
 from edgekit.system.volumes import read_volumes
 
@@ -25,19 +26,25 @@ class Trusting:
 
 
 def host_trust(trusting: Trusting, folders: tuple[Path, ...]) -> HostTrust:
-    """The trust to verify against. With a fingerprint the set's own first root may serve.
+    """The trust to verify against. With a fingerprint one of the set's own roots may serve.
 
     Raises TrustError or FingerprintError.
     """
     if trusting.fingerprint is None:
         return TrustStore(trusting.layout.trust).load()
-    opened = open_set(folders)
-    path = opened.files.get("trust/1.root.json")
-    data = b"" if path is None else path.read_bytes()[: trust.MAX_ROOT_BYTES + 1]
+    data = _root_named(open_set(folders), trusting.fingerprint)
     root = trust.trust_first_root(
         data, trusting.fingerprint, insecure_developer=trusting.insecure_developer
     )
     return HostTrust(root)
+
+
+def _root_named(opened: UnverifiedSet, expected: str) -> bytes:
+    """The carried root with this fingerprint, else the oldest one, for the complaint."""
+    names = sorted(name for name in opened.files if name.startswith(f"{set_files.TRUST}/"))
+    roots = [read_bounded(opened.files[name], trust.MAX_ROOT_BYTES, name) for name in names]
+    wanted = trust.plain_fingerprint(expected)
+    return next((data for data in roots if trust.fingerprint(data) == wanted), [*roots, b""][0])
 
 
 def verify_metadata(folders: tuple[Path, ...], trusting: Trusting) -> VerifiedSet:

@@ -9,24 +9,33 @@ from __future__ import annotations
 
 import os
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 
 from edgekit.core.digest import Digest, new_hasher
 from edgekit.core.events import Advanced, Finished, Listener, Started
-from edgekit.core.layout import volume_name
-from edgekit.core.release import BLOCK_BYTES, Extent, Volume, VolumeTable
+from edgekit.core.release import BLOCK_BYTES, Extent, Volume, VolumeTable, volume_name
 from edgekit.errors import DigestError, HostError
 from edgekit.system.files import fsync_directory, pwrite_all, translate_os_error
+
+
+def start_writeback(fd,pos,n):
+    os.posix_fadvise(fd,pos,n,os.POSIX_FADV_DONTNEED)
+
 
 SLICE_BYTES = 256 << 10
 """SHA-256 runs half as fast again over slices that stay in the cache; SHA-384 does not care."""
 
 MAX_WORKERS = 8
+
+MAX_OPEN_BLOBS = 32
+"""Blobs a worker writes before it fsyncs them; all workers together stay below 1,024 open files."""
 
 
 def worker_count() -> int:
@@ -339,6 +348,16 @@ def _check_block(table: VolumeTable, volume: int, number: int, view: memoryview)
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run of a blob's bytes in a volume: both offsets and the length in bytes."""
+
+    offset: int
+    length: int
+    digest: Digest
+    position: int
+
+
 class BlobSink:
     """Assembles verified bytes into blob files in a staging folder.
 
@@ -351,36 +370,49 @@ class BlobSink:
         self._lock = threading.Lock()
         self._descriptors: dict[Digest, int] = {}
         self._left: dict[Digest, int] = {}
-        self._runs: dict[int, list[tuple[int, int, Digest, int]]] = {}
+        self._runs: dict[int, list[_Run]] = {}
         for digest, extents in table.blobs:
             if digest not in wanted:
                 continue
             self._left[digest] = sum(extent.length for extent in extents)
             start = 0
             for extent in extents:
-                run = (extent.offset, extent.length, digest, start)
+                run = _Run(extent.offset, extent.length, digest, start)
                 self._runs.setdefault(extent.volume, []).append(run)
                 start += extent.length
             if not extents:
                 (directory / digest.value).touch(mode=0o444)
+        for runs in self._runs.values():
+            runs.sort(key=_offset)
 
     def __call__(self, volume: int, offset: int, data: memoryview) -> None:
-        end = offset + len(data)
-        for start, length, digest, position in self._overlapping(volume, offset, end):
-            low, high = max(start, offset), min(start + length, end)
-            piece = data[low - offset : high - offset]
-            try:
-                pwrite_all(self._descriptor(digest), piece, position + low - start)
-                self._finish(digest, len(piece))
-            except OSError as error:
-                raise translate_os_error(error, "copying the set") from error
+        try:
+            for runs in _in_groups(self._overlapping(volume, offset, offset + len(data))):
+                complete = [run.digest for run in runs if self._write(run, offset, data)]
+                for digest in complete:
+                    self._land(digest)
+        except OSError as error:
+            raise translate_os_error(error, "copying the set") from error
 
-    def _overlapping(
-        self, volume: int, offset: int, end: int
-    ) -> Iterator[tuple[int, int, Digest, int]]:
-        for run in self._runs.get(volume, []):
-            if run[0] < end and offset < run[0] + run[1]:
-                yield run
+    def _overlapping(self, volume: int, offset: int, end: int) -> Iterator[_Run]:
+        runs = self._runs.get(volume, [])
+        for index in range(max(0, bisect_right(runs, offset, key=_offset) - 1), len(runs)):
+            if runs[index].offset >= end:
+                return
+            if offset < runs[index].offset + runs[index].length:
+                yield runs[index]
+
+    def _write(self, run: _Run, offset: int, data: memoryview) -> bool:
+        """Write what `data` holds of a run; True when its blob is complete with that."""
+        low = max(run.offset, offset)
+        high = min(run.offset + run.length, offset + len(data))
+        descriptor = self._descriptor(run.digest)
+        place = run.position + low - run.offset
+        pwrite_all(descriptor, data[low - offset : high - offset], place)
+        start_writeback(descriptor, place, high - low)
+        with self._lock:
+            self._left[run.digest] -= high - low
+            return not self._left[run.digest]
 
     def _descriptor(self, digest: Digest) -> int:
         with self._lock:
@@ -390,11 +422,8 @@ class BlobSink:
                 self._descriptors[digest] = os.open(path, flags, 0o444)
             return self._descriptors[digest]
 
-    def _finish(self, digest: Digest, written: int) -> None:
+    def _land(self, digest: Digest) -> None:
         with self._lock:
-            self._left[digest] -= written
-            if self._left[digest]:
-                return
             descriptor = self._descriptors.pop(digest)
         try:
             os.fsync(descriptor)
@@ -409,3 +438,17 @@ class BlobSink:
             for descriptor in self._descriptors.values():
                 os.close(descriptor)
             self._descriptors.clear()
+
+
+def _offset(run: _Run) -> int:
+    return run.offset
+
+
+def _in_groups(runs: Iterator[_Run]) -> Iterator[list[_Run]]:
+    """Groups small enough for the limit on open files.
+
+    Blobs of a group are all written before the first of them is fsynced: its journal commit then
+    serves the others too.
+    """
+    while group := list(islice(runs, MAX_OPEN_BLOBS)):
+        yield group

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import sealed_host
+from tools import rootfs as rootfs_module
 from tools.sealed_host import (
     Bind,
     BootError,
@@ -305,7 +305,7 @@ def test_a_host_opened_again_has_its_files(
 
 
 def recipe(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    monkeypatch.setattr(sealed_host, "_BUILD_SCRIPT", "set -eu; result=$2; " + script)
+    monkeypatch.setattr(rootfs_module, "_BUILD_SCRIPT", "set -eu; result=$2; " + script)
 
 
 def test_builds_at_the_same_time_build_once(
@@ -339,9 +339,9 @@ def test_a_bad_build_is_not_kept(
 BUILDER = """
 import sys
 from pathlib import Path
-from tools import sealed_host
-sealed_host._BUILD_SCRIPT = 'touch $2/half; mount -t tmpfs sealed-scratch $1; sleep 600 || true'
-sealed_host.build_rootfs(Path(sys.argv[1]))
+from tools import rootfs
+rootfs._BUILD_SCRIPT = 'touch $2/half; mount -t tmpfs sealed-scratch $1; sleep 600 || true'
+rootfs.build_rootfs(Path(sys.argv[1]))
 """
 
 
@@ -357,7 +357,8 @@ def test_a_killed_build_does_not_poison_the_cache(
     (partial,) = tmp_path.glob("*.partial")
     assert list(tmp_path.glob("rootfs-*[0-9a-f]")) == []
     # The same recipe's key, but one that ends: the leftover must not be in the result.
-    monkeypatch.setattr(sealed_host, "_rootfs_key", lambda _: partial.stem.removeprefix("rootfs-"))
+    key = partial.stem.removeprefix("rootfs-")
+    monkeypatch.setattr(rootfs_module, "_rootfs_key", lambda _: key)
     recipe(monkeypatch, "touch $result/whole")
     assert [path.name for path in build_rootfs(tmp_path).iterdir()] == ["whole"]
     assert list(tmp_path.glob("*.partial*")) == []

@@ -1,0 +1,178 @@
+"""Laws of the layout: every byte of every volume belongs to exactly one blob, and comes back."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekit.core.digest import Digest
+from edgekit.core.layout import plan_layout
+from edgekit.core.lock import (
+    Lock,
+    LockedBlob,
+    LockedFile,
+    LockedImage,
+    LockedVariant,
+    LockedWheel,
+    LockedWheelhouse,
+    encode_lock,
+    parse_lock,
+)
+from edgekit.core.names import RelPath
+from edgekit.core.release import (
+    BLOCK_BYTES,
+    Extent,
+    Volume,
+    VolumeTable,
+    encode_volume_table,
+    parse_volume_table,
+    volume_name,
+)
+from edgekit.core.trust import Floor, encode_floor, parse_floor
+from edgekit.errors import FormatError
+
+SIZES = st.lists(st.integers(0, 70), max_size=40)
+VOLUME_BYTES = st.integers(1, 32)
+
+
+def named(number: int) -> Digest:
+    """A digest that stands for the blob with this number."""
+    return Digest.of(str(number).encode())
+
+
+@given(SIZES, VOLUME_BYTES)
+def test_every_byte_of_every_volume_belongs_to_exactly_one_blob(
+    blobs: list[int], volume_bytes: int
+) -> None:
+    sizes, extents = plan_layout(
+        [(named(number), size) for number, size in enumerate(blobs)], volume_bytes=volume_bytes
+    )
+    owned = [[0] * size for size in sizes]
+    for number, size in enumerate(blobs):
+        runs = extents[named(number)]
+        assert sum(run.length for run in runs) == size
+        for run in runs:
+            for offset in range(run.offset, run.offset + run.length):
+                owned[run.volume][offset] += 1
+    assert all(count == 1 for volume in owned for count in volume)
+
+
+@given(SIZES, VOLUME_BYTES)
+def test_all_volumes_but_the_last_are_full_and_none_is_empty(
+    blobs: list[int], volume_bytes: int
+) -> None:
+    sizes, _ = plan_layout(
+        [(named(number), size) for number, size in enumerate(blobs)], volume_bytes=volume_bytes
+    )
+    assert sum(sizes) == sum(blobs)
+    assert all(size == volume_bytes for size in sizes[:-1])
+    assert all(0 < size <= volume_bytes for size in sizes)
+
+
+@given(SIZES, VOLUME_BYTES)
+def test_concatenated_volumes_are_concatenated_blobs(blobs: list[int], volume_bytes: int) -> None:
+    contents = [bytes([number % 251]) * size for number, size in enumerate(blobs)]
+    sizes, extents = plan_layout(
+        [(named(number), size) for number, size in enumerate(blobs)], volume_bytes=volume_bytes
+    )
+    whole = b"".join(contents)
+    starts = [sum(sizes[:index]) for index in range(len(sizes))]
+    for number, content in enumerate(contents):
+        parts = [
+            whole[starts[run.volume] + run.offset :][: run.length]
+            for run in extents[named(number)]
+        ]
+        assert b"".join(parts) == content
+
+
+@given(st.lists(st.integers(0, 5), max_size=30))
+def test_a_blob_is_laid_out_once_however_often_it_is_named(numbers: list[int]) -> None:
+    sizes, extents = plan_layout([(named(n), n) for n in numbers], volume_bytes=4)
+    assert sum(sizes) == sum(set(numbers))
+    assert set(extents) == {named(n) for n in numbers}
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> VolumeTable:
+    """Volume tables as bundling makes them, with any digests."""
+    blobs = draw(st.lists(st.integers(0, 3 * BLOCK_BYTES), max_size=12))
+    algorithm = draw(st.sampled_from(["sha384", "sha256"]))
+    block = "0" * {"sha384": 96, "sha256": 64}[algorithm]
+    volume_bytes = BLOCK_BYTES * draw(st.integers(1, 3))
+    sizes, extents = plan_layout(
+        [(named(number), size) for number, size in enumerate(blobs)], volume_bytes=volume_bytes
+    )
+    volumes = tuple(
+        Volume(volume_name(index), size, named(index), (block,) * -(-size // BLOCK_BYTES))
+        for index, size in enumerate(sizes)
+    )
+    return VolumeTable(algorithm, BLOCK_BYTES, volumes, tuple(extents.items()))
+
+
+@given(tables())
+def test_a_volume_table_survives_encoding_and_parsing(table: VolumeTable) -> None:
+    assert parse_volume_table(encode_volume_table(table)) == table
+
+
+@given(tables(), st.data())
+def test_an_extent_that_moves_by_one_byte_is_never_accepted(
+    table: VolumeTable, data: st.DataObject
+) -> None:
+    movable = [
+        (blob, run) for blob, (_, runs) in enumerate(table.blobs) for run in range(len(runs))
+    ]
+    if not movable:
+        return
+    blob, run = data.draw(st.sampled_from(movable))
+    digest, runs = table.blobs[blob]
+    old = runs[run]
+    offset, length = data.draw(st.sampled_from([(1, 0), (-1, 0), (0, 1), (0, -1)]))
+    if old.offset + offset < 0:
+        return
+    moved = (*runs[:run], Extent(old.volume, old.offset + offset, old.length + length),
+             *runs[run + 1 :])
+    blobs = (*table.blobs[:blob], (digest, moved), *table.blobs[blob + 1 :])
+    try:
+        VolumeTable(table.algorithm, table.block_bytes, table.volumes, blobs)
+    except FormatError:
+        return
+    raise AssertionError("accepted")
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(0, 2**53), st.sampled_from(["", str(named(1))]))
+def test_a_floor_survives_encoding_and_parsing(epoch: int, sequence: int, statement: str) -> None:
+    floor = Floor(epoch, sequence, statement)
+    assert parse_floor(encode_floor(floor)) == floor
+
+
+NAMES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
+SHA256 = st.binary(max_size=4).map(lambda data: Digest.of(data, "sha256"))
+FILE_SIZES = st.integers(1, 1 << 50)
+FILES = st.builds(LockedFile, NAMES.map(RelPath), FILE_SIZES, SHA256)
+WHEELS = st.builds(
+    LockedWheel, NAMES, st.just("1.0+cpu"), NAMES.map(lambda name: f"{name}-1.0-py3-none-any.whl"),
+    FILE_SIZES, SHA256,
+)
+BLOBS = st.builds(
+    LockedBlob, st.just("application/vnd.oci.image.layer.v1.tar+gzip"), FILE_SIZES, SHA256
+)
+LOCKS = st.builds(
+    Lock,
+    st.just(named(0)),
+    st.lists(st.builds(
+        LockedVariant, NAMES, st.integers(0, 31), st.sampled_from([None, "a" * 40]),
+        st.lists(FILES, max_size=3).map(tuple),
+    ), max_size=3).map(tuple),
+    st.lists(st.builds(
+        LockedWheelhouse, NAMES, st.lists(WHEELS, max_size=3).map(tuple)
+    ), max_size=2).map(tuple),
+    st.lists(st.builds(
+        LockedImage, NAMES, NAMES.map(lambda name: f"registry.example/{name}:1"), BLOBS,
+        st.lists(BLOBS, max_size=2).map(tuple),
+    ), max_size=2).map(tuple),
+)
+
+
+@given(LOCKS)
+def test_a_lock_survives_encoding_and_parsing(lock: Lock) -> None:
+    assert parse_lock(encode_lock(lock), file="x.lock.json") == lock

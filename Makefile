@@ -30,7 +30,7 @@ bench: $(STAMP)
 	@$(BIN)/python -m benchmarks
 
 $(STAMP): requirements/test.txt requirements/uv.txt
-	@$(PYTHON) tools/make_environment.py $(VENV) $@
+	@$(PYTHON) -m tools.make_environment $(VENV) $@
 
 lock:
 	@$(BIN)/uv pip compile -q --extra test --python-version 3.11 --generate-hashes \

@@ -9,123 +9,178 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
-from tools import demo_image, sealed_host
-from tools.debian_packages import DEMO, ensure_packages
+from tools import demo_guest, demo_image, sealed_host
+from tools.debian_packages import (
+    BUNDLING,
+    DEMO,
+    can_install,
+    ensure_packages,
+    install_command,
+    missing_packages,
+)
+from tools.demo_guest import ANSWER, MODEL, QUESTION, UNITS, GuestStory
 from tools.demo_registry import demo_registry
+from tools.demo_story import DemoError, Story, size_text
+from tools.sealed_resources import SealedHostError, locked
 
 ROOT = Path(__file__).resolve().parent.parent
-QUESTION = "Which command builds a bundle?"
-ANSWER = "edgekit bundle builds a signed bundle set from a recipe."
-MODEL = "edgekit-demo"
 BOOT_TIMEOUT_S = 300.0
+STOP_TIMEOUT_S = 20.0
+MAX_ROOT_PATH = 65
+"""A private root's sockets have longer paths, and those end at 107 bytes."""
 
 
 @dataclass(frozen=True)
 class DemoSet:
-    """A set made for the demo and the fingerprint that the packager would read aloud."""
+    """A set made for the demo and the fingerprint that the packager would read aloud.
+
+    `desk` is a private root that believes the set's signers.
+    """
 
     folder: Path
     fingerprint: str
-
-
-class Story:
-    """Prints what happens, with seconds since the start and per step."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-
-    def say(self, text: str) -> None:
-        """One line."""
-        print(f"[{time.monotonic() - self._started:6.1f} s] {text}", flush=True)
-
-    @contextlib.contextmanager
-    def step(self, text: str) -> Iterator[None]:
-        """A step with its own duration."""
-        started = time.monotonic()
-        self.say(text)
-        yield
-        self.say(f"  done in {time.monotonic() - started:.1f} s")
+    total_bytes: int
+    desk: Path
 
 
 def main() -> int:
     """Run the demo; 0 when the right answer was given and the audit log is intact."""
     story = Story()
-    missing = ensure_packages(DEMO, story.say)
-    reasons = sealed_host.missing_requirements()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
     cache = ROOT / ".cache"
-    rootfs = RootfsBuild() if not reasons else None
-    demo_set = build_set(cache, with_image=not missing and os.geteuid() == 0, story=story)
-    if rootfs is None:
-        story.say("this machine cannot boot a sealed host: " + "; ".join(reasons))
-        story.say("doing the same in a private folder instead")
-        return private_demo(demo_set, cache, story)
-    with story.step("sealed host: waiting for its root file system (Debian without Python)"):
-        folder = rootfs.wait()
-    return sealed_demo(demo_set, folder, cache, story)
+    (cache / "demo").mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(cache / "demo/lock", wait=False):
+            return _demo(cache, story)
+    except KeyboardInterrupt:
+        story.plain("\ndemo interrupted; nothing of it is running any more")
+        return 128 + signal.SIGINT
+    except (DemoError, SealedHostError) as error:
+        story.plain(f"\ndemo FAILED: {error}")
+        return 1
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _demo(cache: Path, story: Story) -> int:
+    story.plain("edgekit demo: from a recipe to an answer on a machine without a network\n")
+    missing = _install_packages(story)
+    reasons = sealed_host.missing_requirements()
+    if os.geteuid() != 0:
+        reasons = ["only root can boot a sealed host"]
+    with RootfsBuild() if not reasons else contextlib.nullcontext() as rootfs:
+        demo_set = build_set(cache, with_image=not missing and os.geteuid() == 0, story=story)
+        if rootfs is not None:
+            try:
+                return sealed_demo(demo_set, rootfs.wait(story), cache, story)
+            except sealed_host.BootError as error:
+                reasons = [_boot_failure(error, cache)]
+    story.line("host", f"no sealed host here ({'; '.join(reasons)}): a private folder instead")
+    return private_demo(demo_set, story)
+
+
+def _install_packages(story: Story) -> list[str]:
+    """Packages still missing, for which a part of the demo is left out."""
+    if wanted := missing_packages(DEMO):
+        if can_install():
+            with story.step("packages", "Debian packages, once", slow=True) as step:
+                ensure_packages(DEMO, story.say)
+                step.result = "installed"
+        elif needed := missing_packages(BUNDLING):
+            raise DemoError(f"please install first:\n\n    {install_command(needed)}")
+        return missing_packages(DEMO) if can_install() else wanted
+    return []
+
+
+def _boot_failure(error: sealed_host.BootError, cache: Path) -> str:
+    """Why there was no boot. Raises DemoError when there was one and the job failed."""
+    report = cache / "demo/failure.txt"
+    report.write_text(error.result.describe() + "\n", "utf-8")
+    if error.result.boot_s is None:
+        return f"it did not come up, see {_shown(report)}"
+    lines = "\n".join(f"  | {line}" for line in error.result.job_output.splitlines()[-25:])
+    raise DemoError(f"on the sealed host; its last lines are\n{lines}\nmore in {_shown(report)}")
 
 
 class RootfsBuild:
-    """The sealed host's root file system, built beside everything else."""
+    """The sealed host's root file system, built by another process beside everything else."""
 
-    def __init__(self, packages: tuple[str, ...] = ()) -> None:
-        self._result: Path | None = None
-        self._error: Exception | None = None
-        self._arguments = (sealed_host.default_cache_dir(), packages)
-        self._thread = threading.Thread(target=self._build, daemon=True)
-        self._thread.start()
+    def __enter__(self) -> RootfsBuild:
+        """Start it."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tools.rootfs", str(sealed_host.default_cache_dir())], cwd=ROOT,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )
+        return self
 
-    def _build(self) -> None:
-        try:
-            self._result = sealed_host.build_rootfs(
-                self._arguments[0], packages=self._arguments[1]
-            )
-        except sealed_host.SealedHostError as error:
-            self._error = error
+    def __exit__(self, *_: object) -> None:
+        """Stop it when it still runs; it takes back what it has begun."""
+        _stop(self._process)
 
-    def wait(self) -> Path:
-        """The finished folder. Raises SealedHostError."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        assert self._result is not None
-        return self._result
+    def wait(self, story: Story) -> Path:
+        """The finished folder. Raises DemoError."""
+        waiting: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        if self._process.poll() is None:
+            waiting = story.step("host", "building a Debian without Python, once", slow=True)
+        with waiting:
+            output, errors = self._process.communicate()
+        if self._process.returncode != 0:
+            raise DemoError(f"the sealed host has no root file system: {errors.strip()}")
+        return Path(output.strip())
 
 
 def build_set(cache: Path, *, with_image: bool, story: Story) -> DemoSet:
-    """Make keys once, then bundle the demo recipe with the real command line."""
+    """Make keys once, then bundle the demo recipe with the real command line, and verify it."""
     work = cache / "demo"
     work.mkdir(parents=True, exist_ok=True)
-    root = work / "root.json"
+    root, out = work / "root.json", work / "sets"
     if not root.exists():
         shutil.rmtree(work / "developer", ignore_errors=True)
-        edgekit("keys", "init", str(work / "developer"), "--root-out", str(root),
-                "--insecure-developer")
-    out = work / "sets"
+        with story.step("keys", "a developer's signing keys, for this demo only"):
+            edgekit("keys", "init", str(work / "developer"), "--root-out", str(root),
+                    "--insecure-developer")
     shutil.rmtree(out, ignore_errors=True)
     recipe = "bundles/demo.toml" if with_image else "bundles/demo-small.toml"
-    if not with_image:
-        story.say("no registry on this machine: the container image is left out")
-    with story.step(f"edgekit bundle {recipe}"), _registry(work, with_image) as environment:
-        result = edgekit(
+    text = f"{recipe} into a signed set (the first time takes a minute)"
+    with story.step("bundle", text, slow=True) as step, _registry(work, with_image) as environment:
+        table = json.loads(edgekit(
             "bundle", recipe, "--key", f"file:{work / 'developer'}", "--trust-root", str(root),
-            "--out", str(out), "--json", environment=environment,
-        )
-    table = json.loads(result)
-    demo_set = DemoSet(Path(table["directory"]), table["fingerprint"])
-    with story.step(f"edgekit verify {demo_set.folder.name}"):
-        edgekit("verify", str(demo_set.folder), "--fingerprint", demo_set.fingerprint,
-                "--insecure-developer-root")
-    return demo_set
+            "--out", str(out), "--json", environment=environment, on_line=story.part,
+        ))
+        folder = Path(table["directory"])
+        step.result = (f"{recipe} is now a signed set: {folder.name}, "
+                       f"{size_text(table['total_bytes'])}")
+    desk = _private_root(work)
+    with story.step("verify", "its signers and every byte of it"):
+        edgekit("trust", "import", str(folder / "trust/1.root.json"), "--fingerprint",
+                table["fingerprint"], "--insecure-developer-root", "--root", str(desk))
+        edgekit("verify", str(folder), "--root", str(desk))
+    return DemoSet(folder, table["fingerprint"], table["total_bytes"], desk)
+
+
+def _private_root(work: Path) -> Path:
+    desk = work / "desk"
+    shutil.rmtree(desk, ignore_errors=True)
+    if len(str(desk)) > MAX_ROOT_PATH:
+        return Path(tempfile.mkdtemp(prefix="edgekit-desk-"))
+    desk.mkdir()
+    return desk
 
 
 @contextlib.contextmanager
@@ -143,110 +198,157 @@ def _registry(work: Path, wanted: bool) -> Iterator[dict[str, str]]:
         yield {"CONTAINERS_REGISTRIES_CONF": str(registry.config)}
 
 
-def edgekit(*arguments: str, environment: dict[str, str] | None = None) -> str:
-    """Run the checkout's edgekit; its stdout. Progress goes to this terminal."""
-    done = subprocess.run(
-        [sys.executable, "-m", "edgekit", *arguments], cwd=ROOT, check=False, text=True,
-        stdout=subprocess.PIPE, env={**os.environ, **(environment or {})},
-    )
-    if done.returncode != 0:
-        raise SystemExit(f"edgekit {arguments[0]} failed with exit code {done.returncode}")
-    return done.stdout
+def edgekit(
+    *arguments: str, program: Path | None = None, environment: dict[str, str] | None = None,
+    on_line: Callable[[str], None] = lambda _: None,
+) -> str:
+    """Run the checkout's edgekit, or the set's `program`; its stdout.
+
+    `on_line` gets each line of its progress. It has a session of its own, so that Ctrl-C reaches
+    only us and it is told to stop exactly once. Raises DemoError.
+    """
+    command = [str(program)] if program else [sys.executable, "-m", "edgekit"]
+    errors: list[str] = []
+    with tempfile.TemporaryFile("w+") as output, _service(
+        [*command, *arguments], stdout=output, stderr=subprocess.PIPE,
+        env={**os.environ, **(environment or {})},
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            errors.append(line)
+            on_line(line.rstrip())
+        if process.wait() != 0:
+            raise DemoError(f"edgekit {arguments[0]}, exit code {process.returncode}\n"
+                            + "".join(errors[-30:]))
+        output.seek(0)
+        return output.read()
+
+
+@contextlib.contextmanager
+def _service(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A program that runs no longer than the block, and nothing that it started either."""
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, text=True,
+                               start_new_session=True, **options)
+    try:
+        yield process
+    finally:
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Ask once, wait, then kill what is left of its process group."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_TIMEOUT_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
 
 
 def guest_job(demo_set: DemoSet) -> str:
-    """What the operator types on the sealed host, as a bash text; fails at the first surprise."""
-    return f"""
-echo "python on this host: $(command -v python3 || echo none)"
-echo "network interfaces: $(ls /sys/class/net | tr '\\n' ' ')"
-cd /media/stick
-./edgekit trust import trust/1.root.json --insecure-developer-root \\
-    --fingerprint {demo_set.fingerprint}
-./edgekit install . --json > /out/receipt.json
-edgekit=/opt/edgekit/current/runtime/edgekit
-$edgekit status
-echo "question: {QUESTION}"
-$edgekit run {MODEL} {shlex.quote(QUESTION)} | tee /out/answer.txt
-{sandbox_probe_job("gateway")}
-{sandbox_probe_job("auditd")}
-{sandbox_probe_job(f"engine@{MODEL}")}
-$edgekit audit verify
-$edgekit audit verify --json > /out/audit.json
-"""
-
-
-def sandbox_probe_job(unit: str) -> str:
-    """Bash that runs the probe program inside a copy of a unit's own sandbox."""
-    name = f"edgekit-probe-{unit.partition('@')[0]}"
-    return f"""
-sed -e 's|^ExecStart=\\([^ ]*\\) .*|ExecStart=\\1 daemon sandbox-probe|' -e 's/^Type=.*/Type=oneshot/' \\
-    -e '/^Restart/d;/^WatchdogSec/d;/^NotifyAccess/d;/^Requires/d;/^After/d;/^PartOf/d' \\
-    -e '/^RuntimeDirectory=/d;/^StateDirectory=/d' \\
-    /etc/systemd/system/edgekit-{unit}.service > /run/systemd/system/{name}.service
-systemctl daemon-reload
-systemctl start {name}.service || true
-echo "sandbox of edgekit-{unit}: $(journalctl -o cat -u {name}.service | grep -m1 '^{{')" \\
-    | tee -a /out/sandbox.txt
-"""
+    """What the operator types on the sealed host."""
+    return demo_guest.guest_job(demo_set.fingerprint)
 
 
 def sealed_demo(demo_set: DemoSet, rootfs: Path, cache: Path, story: Story) -> int:
-    """Boot the sealed host with the set as a read-only stick and do the operator's part."""
+    """Boot the sealed host with the set as a read-only stick and do the operator's part.
+
+    Raises BootError, and DemoError when a unit's sandbox allowed something.
+    """
     state, out = cache / "demo/hosts", cache / "demo/out"
     for folder in (state, out):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    with story.step("sealed host: boot, install, ask, audit"), sealed_host.SealedHost(
-        rootfs, state, "sealed"
-    ) as host:
-        result = host.boot(guest_job(demo_set), stick=demo_set.folder, out=out,
-                           timeout_s=BOOT_TIMEOUT_S,
-                           on_line=lambda line: story.say(f"  | {line}"))
-    receipt = json.loads((out / "receipt.json").read_text("utf-8"))
-    answer = (out / "answer.txt").read_text("utf-8").strip()
+    story.under_way("boot", "")
+    guest = GuestStory(story)
+    try:
+        with sealed_host.SealedHost(rootfs, state, "sealed") as host:
+            result = host.boot(guest_job(demo_set), stick=demo_set.folder, out=out,
+                               timeout_s=BOOT_TIMEOUT_S, on_line=guest)
+        guest.close()
+    finally:
+        shutil.rmtree(state, ignore_errors=True)
+    sandbox = (out / "sandbox.txt").read_text("utf-8")
+    if "ALLOWED" in sandbox or sandbox.count('"connect ipv4"') != len(UNITS):
+        raise DemoError("a unit's sandbox allowed what it must refuse, or was not probed")
+    took = json.loads((out / "receipt.json").read_text("utf-8"))["seconds"]
+    figures = {
+        "boot": f"{result.boot_s or 0:.1f} s",
+        "install": f"{sum(took.values()):.1f} s "
+                   f"({', '.join(f'{name} {value:.1f}' for name, value in took.items())})",
+        "first answer": f"{guest.ended_after['answer']:.1f} s after power-on",
+    }
     audit = json.loads((out / "audit.json").read_text("utf-8"))
-    boot = f"{result.boot_s:.1f} s" if result.boot_s is not None else "?"
-    took = ", ".join(f"{name} {value:.1f} s" for name, value in receipt["seconds"].items())
-    story.say(f"booted in {boot}; install: {took}")
-    return _verdict(answer, audit, story)
+    answer = (out / "answer.txt").read_text("utf-8").strip()
+    return _verdict(answer, audit, figures, demo_set, story)
 
 
-def private_demo(demo_set: DemoSet, cache: Path, story: Story) -> int:
+def private_demo(demo_set: DemoSet, story: Story) -> int:
     """Install into a private folder, serve in the foreground, ask, verify the audit log."""
-    host = cache / "demo/host"
-    shutil.rmtree(host, ignore_errors=True)
-    program = str(demo_set.folder / "edgekit")
-    at = ["--root", str(host)]
-    listen = ["--listen", "127.0.0.1:11435"]
-    steps = [
-        [program, "trust", "import", str(demo_set.folder / "trust/1.root.json"), "--fingerprint",
-         demo_set.fingerprint, "--insecure-developer-root", *at],
-        [program, "install", str(demo_set.folder), *at, *listen],
-    ]
-    for argv in steps:
-        with story.step(f"edgekit {argv[1]}"):
-            subprocess.run(argv, check=True)
-    with subprocess.Popen([program, "serve", *at], stdout=subprocess.PIPE, text=True) as service:
+    began = story.seconds
+    program, at = demo_set.folder / "edgekit", ("--root", str(demo_set.desk))
+    with story.step("install", f"by the set's own installer into {_shown(demo_set.desk)}"):
+        edgekit("install", str(demo_set.folder), *at, "--listen", f"127.0.0.1:{_free_port()}",
+                program=program)
+    installed = story.seconds
+    serve = [str(program), "serve", *at]
+    with _service(serve, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as service:
         assert service.stdout is not None
-        story.say(service.stdout.readline().strip())
-        story.say(f"question: {QUESTION}")
-        answer = subprocess.run([program, "run", MODEL, QUESTION, *at], check=True, text=True,
-                                stdout=subprocess.PIPE).stdout.strip()
-        story.say(f"answer: {answer}")
-        service.terminate()
-    audit = subprocess.run([program, "audit", "verify", "--json", *at], check=True, text=True,
-                           stdout=subprocess.PIPE).stdout
-    return _verdict(answer, json.loads(audit), story)
+        with story.step("serve", "starting") as step:
+            step.result = service.stdout.readline().strip()
+            if not step.result:
+                raise DemoError(f"edgekit serve ended: {service.communicate()[1]}")
+        story.line("question", QUESTION)
+        with story.step("answer", "") as step:
+            answer = step.result = edgekit("run", MODEL, QUESTION, *at, program=program).strip()
+        answered = story.seconds
+    with story.step("audit log", "") as step:
+        step.result = edgekit("audit", "verify", *at, program=program).splitlines()[0]
+        audit = json.loads(edgekit("audit", "verify", "--json", *at, program=program))
+    figures = {"install": f"{installed - began:.1f} s",
+               "first answer": f"{answered - began:.1f} s after the installation began"}
+    return _verdict(answer, audit, figures, demo_set, story)
 
 
-def _verdict(answer: str, audit: dict[str, object], story: Story) -> int:
-    right = answer == ANSWER
-    story.say(f"answer is {'right' if right else 'WRONG'}: {answer}")
-    story.say(f"audit log is intact: {audit['records']} records, {audit['requests']} requests, "
-              f"{audit['responses']} responses")
-    whole = right and audit["requests"] == audit["responses"] and audit["orphans"] == 0
-    story.say("demo passed" if whole else "demo FAILED")
-    return 0 if whole else 1
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _verdict(
+    answer: str, audit: dict[str, Any], figures: dict[str, str], demo_set: DemoSet, story: Story
+) -> int:
+    if answer != ANSWER:
+        raise DemoError(f"the answer is wrong: {answer!r} instead of {ANSWER!r}")
+    if audit["requests"] != audit["responses"] or audit["orphans"] != 0:
+        raise DemoError(f"the audit log is not whole: {audit}")
+    folder, desk = _shown(demo_set.folder), _shown(demo_set.desk)
+    story.plain("\ndemo passed: the answer is right and the audit log is whole\n")
+    table = {"set": folder, "size": size_text(demo_set.total_bytes), **figures,
+             "total": f"{story.seconds:.1f} s"}
+    for name, value in table.items():
+        story.plain(f"  {name:<14}{value}")
+    story.plain("\nto try next\n")
+    for command, what in (
+        (f".venv/bin/edgekit inspect {folder} --root {desk}", "what is in the set"),
+        (f".venv/bin/edgekit plan {folder} --root {desk} --profile profiles/laptop-8g.toml",
+         "what a small laptop would do with it, and why"),
+        (f"{folder}/edgekit install {folder} --root {desk}", "install it here, without root"),
+        (f"{folder}/edgekit serve --root {desk}", "and serve it to OpenAI and Ollama clients"),
+        ("make test", "everything that is promised, checked"),
+    ):
+        story.plain(f"  {command}\n      {what}")
+    return 0
+
+
+def _shown(path: Path) -> str:
+    """The path as a person in the checkout types it."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 if __name__ == "__main__":

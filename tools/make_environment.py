@@ -1,31 +1,65 @@
 """Make the checkout's own environment from hashed requirements; runs on a bare Debian Python.
 
-Standard library only: it is what creates the environment. Debian's python3 comes without the venv
-module's helper; as root it is installed and named, otherwise the command to run is printed.
+Standard library only: it is what creates the environment. Debian's python3 comes without some
+parts that are needed; as root they are installed and named, otherwise the command is printed.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
+from tools.debian_packages import BUNDLING, ensure_packages, install_command
+
 
 def main() -> int:
-    """`make_environment.py VENV STAMP`: make VENV match the requirements, then touch STAMP."""
+    """`python3 -m tools.make_environment VENV STAMP`: match the requirements, touch STAMP."""
     venv, stamp = Path(sys.argv[1]), Path(sys.argv[2])
-    if sys.version_info < (3, 11):  # noqa: UP036 - this file runs on whatever python3 is
-        print(f"edgekit needs Python 3.11 or newer, this is {sys.version.split()[0]}")
+    try:
+        _check_python()
+        _make(venv)
+    except EnvironmentMakingError as failure:
+        print(f"environment: {failure}")
         return 1
+    except KeyboardInterrupt:
+        print("\nenvironment: interrupted; the next run starts it again")
+        return 130
+    stamp.touch()
+    return 0
+
+
+class EnvironmentMakingError(Exception):
+    """Why there is no environment, and what to do."""
+
+
+def _check_python() -> None:
+    version = sys.version.split()[0]
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file runs on whatever python3 is
+        raise EnvironmentMakingError(
+            f"Python 3.11 or newer is needed, {sys.executable} is {version}; "
+            "name another with `make PYTHON=...`")
+    missing = ensure_packages(BUNDLING, lambda text: print(f"environment: {text}", flush=True))
+    if missing and not sysconfig.get_config_var("Py_ENABLE_SHARED"):
+        raise EnvironmentMakingError(
+            f"{sys.executable} was built without its shared library, which freezing needs; "
+            "use Debian's: make PYTHON=/usr/bin/python3")
+    if missing:
+        raise EnvironmentMakingError(
+            f"Debian packages are missing, please install them first:\n\n"
+            f"    {install_command(missing)}\n")
+
+
+def _make(venv: Path) -> None:
     started = time.monotonic()
+    print(f"environment: making {venv} (once, well under a minute)", flush=True)
     if venv.exists():
         shutil.rmtree(venv)
-    if not _make_venv(venv):
-        return 1
     python = str(venv / "bin/python")
+    _run([sys.executable, "-m", "venv", str(venv)])
     _run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check",
           "--require-hashes", "-r", "requirements/uv.txt"])
     _run([str(venv / "bin/uv"), "pip", "install", "-q", "--python", python, "--require-hashes",
@@ -37,27 +71,15 @@ def main() -> int:
     launcher.write_text(f"#!{Path.cwd() / python}\nimport sys\n"
                         "from edgekit.__main__ import main\nsys.exit(main())\n")
     launcher.chmod(0o755)
-    stamp.touch()
-    print(f"environment: {venv} made in {time.monotonic() - started:.0f} s")
-    return 0
-
-
-def _make_venv(venv: Path) -> bool:
-    """Create the environment, installing Debian's venv package where it is missing."""
-    if subprocess.run([sys.executable, "-m", "venv", str(venv)], capture_output=True).returncode:
-        package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
-        if os.geteuid() != 0 or not shutil.which("apt-get"):
-            print(f"this Python cannot make environments; run: sudo apt-get install {package}")
-            return False
-        print(f"environment: installing {package}")
-        _run(["apt-get", "update", "-qq"])
-        _run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", package])
-        _run([sys.executable, "-m", "venv", str(venv)])
-    return True
+    print(f"environment: done in {time.monotonic() - started:.0f} s", flush=True)
 
 
 def _run(argv: list[str]) -> None:
-    subprocess.run(argv, check=True, stdout=sys.stderr)
+    """Run quietly; what it printed is shown when it fails."""
+    done = subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode != 0:
+        raise EnvironmentMakingError(f"{' '.join(argv)} failed:\n{done.stdout.strip()[-2000:]}")
 
 
 if __name__ == "__main__":

@@ -58,6 +58,8 @@ def build_app() -> typer.Typer:
 
     if not is_frozen():
         importlib.import_module(CONNECTED_MODULE).register(app)
-    for name in ("set_commands", "host_commands", "trust_commands", "audit_commands"):
+    for name in (
+        "set_commands", "host_commands", "trust_commands", "audit_commands", "media_commands",
+    ):
         importlib.import_module(f"edgekit.cli.{name}").register(app)
     return app

@@ -30,9 +30,7 @@ def main(arguments: list[str]) -> int:
         print(render_error(error), file=sys.stderr)
         return error.exit_code
     except typer.TyperException as error:
-        print(f"error[usage]: {_usage_text(error)}", file=sys.stderr)
-        print("hint: edgekit --help", file=sys.stderr)
-        return ExitCode.USAGE
+        return _report_usage(error, as_json="--json" in arguments)
     except (KeyboardInterrupt, typer.Abort):
         print("stopped", file=sys.stderr)
         return ExitCode.INTERRUPTED
@@ -50,10 +48,20 @@ def main(arguments: list[str]) -> int:
         return ExitCode.INTERNAL
 
 
-def _usage_text(error: typer.TyperException) -> str:
+def _report_usage(error: typer.TyperException, *, as_json: bool) -> int:
     """The parser's complaint in this project's wording: lower case, no full stop."""
-    text = str(getattr(error, "message", "") or error).strip().rstrip(".")
-    return text[:1].lower() + text[1:]
+    text = error.format_message().strip()
+    if text.startswith("Usage:"):  # a group without a verb: its help is the answer
+        print(text, file=sys.stderr)
+        return ExitCode.USAGE
+    text = text[:1].lower() + text[1:].rstrip(".")
+    hint = "edgekit --help"
+    if as_json:
+        code = int(ExitCode.USAGE)
+        table = {"schema": "edgekit.error/1", "error": "usage", "code": code, "message": text}
+        print(render_json({**table, "hint": hint}))
+    print(f"error[usage]: {text}\nhint: {hint}", file=sys.stderr)
+    return ExitCode.USAGE
 
 
 class _TerminatedError(BaseException):

@@ -7,6 +7,7 @@ to say where a key stands differ, the rules do not.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ ErrorFactory = Callable[[str, str], EdgekitError]
 """Makes the error to raise from a message and the dotted path of the key it is about."""
 
 _REQUIRED: Any = object()
+_UNSAFE = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that turn the direction of text: on a terminal they make it lie."""
 
 
 def format_error(message: str, path: str) -> EdgekitError:
@@ -69,7 +72,7 @@ class Fields:
             return fallback
         if len(value) > max_length:
             raise self.fail(key, f"longer than {max_length} characters")
-        if any(ord(char) < 32 or ord(char) == 127 for char in value):
+        if any(char in _UNSAFE or unicodedata.category(char) == "Cc" for char in value):
             raise self.fail(key, "contains a control character")
         if pattern is not None and re.fullmatch(pattern, value) is None:
             raise self.fail(key, f"{value!r} does not match {pattern}")

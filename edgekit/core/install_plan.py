@@ -99,7 +99,11 @@ def plan_install(
     appliance = _appliance(manifest, statement, selections, layout, listen)
     disk_needs = _disk_needs(layout, used, missing, tree)
     _check_disks(report, disk_needs)
-    units = () if layout.is_private else _units(appliance, selections, layout, report, templates)
+    units = (
+        ()
+        if layout.is_private
+        else _units(appliance, selections, layout, report, templates, manifest.requirements.systemd)
+    )
     return InstallPlan(
         generation=generation,
         statement=statement,
@@ -247,12 +251,14 @@ def _units(
     layout: HostLayout,
     report: HostReport,
     templates: dict[str, str],
+    required: int,
 ) -> tuple[tuple[str, str], ...]:
     version = report.system.systemd.value
-    if version is None or version < MIN_SYSTEMD:
+    needed = max(MIN_SYSTEMD, required)
+    if version is None or version < needed:
         raise IncompatibleHostError(
             "this host's systemd is too old or missing",
-            needed=f"systemd {MIN_SYSTEMD}",
+            needed=f"systemd {needed}",
             found=str(version or "none"),
             hint="edgekit install SET --root DIR",
         )

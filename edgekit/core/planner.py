@@ -164,7 +164,7 @@ def select_model(
     raise InsufficientError(
         f"not enough memory for {model.name}",
         needed=f"{_mib(min(needs))} MiB for the smallest choice" if needs else "a GGUF variant",
-        found=f"{_mib(memory_bytes)} MiB that may be used",
+        found=f"{memory_bytes // MIB} MiB that may be used",
         hint="stop other programs, or ask the packager for a smaller variant",
     )
 
@@ -196,7 +196,7 @@ def _weigh(
         need = memory_need(variant, context=context, slots=slots)
         chosen = need.total <= memory_bytes
         verb = "fits" if chosen else "does not fit"
-        reason = f"{verb}: {_mib(need.total)} MiB of {_mib(memory_bytes)} MiB"
+        reason = f"{verb}: {_mib(need.total)} MiB of {memory_bytes // MIB} MiB"
     return Candidate(
         model=model.name,
         engine=pack.kind,
@@ -224,6 +224,7 @@ def serving_threads(report: HostReport) -> int:
 
 
 def _mib(count: int) -> int:
+    """A need in MiB, rounded up; what is there is rounded down."""
     return -(-count // MIB)
 
 

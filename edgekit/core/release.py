@@ -119,6 +119,14 @@ class Manifest:
         paths = [str(entry.path) for entry in self.entries]
         if paths != sorted(paths) or len(set(folded)) != len(folded):
             raise FormatError("manifest entries are not sorted and unique without case")
+        for kind, names in (
+            ("model", [model.name for model in self.models]),
+            ("image", [image.name for image in self.images]),
+        ):
+            if len(set(names)) != len(names):
+                raise FormatError(f"manifest lists a {kind} twice")
+        for model in self.models:
+            _check_variants(model)
 
     def entry(self, path: RelPath) -> Entry:
         """The entry at a path. Raises FormatError: a manifest that names a missing file is bad."""
@@ -130,6 +138,30 @@ class Manifest:
     def total_bytes(self) -> int:
         """Bytes of all distinct blobs."""
         return sum({entry.digest: entry.size for entry in self.entries}.values())
+
+
+SHAPE_KEYS = frozenset(
+    (
+        "layers",
+        "width",
+        "ffn",
+        "heads",
+        "kv_heads",
+        "key_width",
+        "value_width",
+        "context",
+        "vocabulary",
+    )
+)
+"""What planning reads of a GGUF variant's shape."""
+
+
+def _check_variants(model: CarriedModel) -> None:
+    for variant in model.variants:
+        if not variant.files:
+            raise FormatError("a variant has no files", found=f"model {model.name}")
+        if variant.format == "gguf" and not set(dict(variant.shape)) >= SHAPE_KEYS:
+            raise FormatError("a GGUF variant lacks its shape", found=f"model {model.name}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,10 @@ FOR THE COURIER
   Every line must end in OK. If one says FAILED, copy that one file again.
 
 FOR THE OPERATOR
+  0. The first time, before you run the program on this stick as root, check who made it,
+     with OpenSSH and without edgekit: see the last part of this file. Later, use the
+     edgekit that is already on the host: /opt/edgekit/current/runtime/edgekit
+
   1. Trust the people who made this, once per host. Compare the fingerprint with the one
      they read to you, not with this file:
 
@@ -29,14 +33,18 @@ FOR THE OPERATOR
 
       ./edgekit install .
 
+  If the stick is mounted noexec, copy the file edgekit to a folder that is not, and give
+  this folder's path instead of the dot.
+
   Fingerprint of trust/{root}.root.json (SHA-384), for comparing:
 {fingerprint}
 {warning}
 FOR A STRANGER WITHOUT EDGEKIT
   Who signed the list of checksums (OpenSSH 8.1 or newer). Put the signer's line, received
-  from them and not from here, into a file named allowed_signers, then:
+  from them and not from here, into the file ~/allowed_signers (a file in this folder would not belong
+  to the set), then, in this folder:
 
-      ssh-keygen -Y verify -f allowed_signers -I {signer} -n edgekit-set \\
+      ssh-keygen -Y verify -f ~/allowed_signers -I {signer} -n edgekit-set \\
           -s SHA384SUMS.sig < SHA384SUMS
       sha384sum -c SHA384SUMS
 

@@ -211,7 +211,7 @@ def check_floor(statement: ReleaseStatement, floor: Floor) -> None:
             "this set is older than what the host has already accepted",
             found=f"epoch {offered[0]}, sequence {offered[1]}",
             needed=f"epoch {needed[0]}, sequence {needed[1]} or newer",
-            hint="edgekit rollback",
+            hint="ask the packager for the newest set",
         )
     if offered == needed and str(statement.digest) != floor.statement:
         raise RollbackError(

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.host_layout import HostLayout
-from edgekit.errors import NotInstalledError
-from edgekit.operations.install import load_appliance
+from edgekit.operations.host_records import load_appliance, require_generation
 from edgekit.system.files import read_bounded
-from edgekit.system.generations import current_generation
 from edgekit.system.trust_store import TrustStore
 
 MAX_DOCUMENT_BYTES = 16 << 20
@@ -19,11 +17,7 @@ MAX_DOCUMENT_BYTES = 16 << 20
 
 def host_status(layout: HostLayout) -> dict[str, Any]:
     """The host's state as plain JSON values (`edgekit.status/1`). Raises NotInstalledError."""
-    generation = current_generation(layout)
-    if generation is None:
-        raise NotInstalledError(
-            "no release is installed here", where=str(layout.root), hint="edgekit install SET"
-        )
+    generation = require_generation(layout)
     appliance = load_appliance(layout, generation)
     host = TrustStore(layout.trust).load()
     return {

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgekit.core import trust
 from edgekit.core.host_layout import HostLayout
 from edgekit.errors import TrustError
-from edgekit.operations.install import audit_event
+from edgekit.operations.host_records import audit_event
 from edgekit.system.files import durable_write, exclusive_lock, read_bounded
 from edgekit.system.signing import create_signer, sign_payload
 from edgekit.system.trust_store import HostTrust, TrustStore

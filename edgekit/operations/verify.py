@@ -10,6 +10,7 @@ from edgekit.core import set_files, trust
 from edgekit.core.events import Listener
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.install_plan import format_parameters
+from edgekit.errors import FingerprintError
 from edgekit.system.bundle_set import UnverifiedSet, VerifiedSet, open_set, verify_set
 from edgekit.system.files import read_bounded
 from edgekit.system.trust_store import HostTrust, TrustStore
@@ -23,15 +24,27 @@ class Trusting:
     layout: HostLayout
     fingerprint: str | None = None
     insecure_developer: bool = False
+    must_match_host: bool = False
+    """For commands that change the host: its own root and floor count, once it has them."""
 
 
 def host_trust(trusting: Trusting, folders: tuple[Path, ...]) -> HostTrust:
     """The trust to verify against. With a fingerprint one of the set's own roots may serve.
 
-    Raises TrustError or FingerprintError.
+    Raises TrustError, or FingerprintError also when the host trusts another root and must match.
     """
+    stored = TrustStore(trusting.layout.trust).load()
     if trusting.fingerprint is None:
-        return TrustStore(trusting.layout.trust).load()
+        return stored
+    if trusting.must_match_host and stored.root is not None:
+        if stored.root.fingerprint != trust.plain_fingerprint(trusting.fingerprint):
+            raise FingerprintError(
+                "this host already trusts another root",
+                found=trust.format_fingerprint(stored.root.fingerprint),
+                needed=trust.format_fingerprint(trust.plain_fingerprint(trusting.fingerprint)),
+                hint="edgekit trust show; leave --fingerprint away to use the host's own root",
+            )
+        return stored
     data = _root_named(open_set(folders), trusting.fingerprint)
     root = trust.trust_first_root(
         data, trusting.fingerprint, insecure_developer=trusting.insecure_developer

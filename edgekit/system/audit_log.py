@@ -188,6 +188,7 @@ class AuditLog:
                 os.close(self._file)
             path = self._directory / f"audit-{first:016d}.jsonl"
             self._file = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o640)
+            _give_to_owner(self._file, self._directory)
             _sync_directory(self._directory)
         self._size = os.fstat(self._file).st_size
         return self._file
@@ -277,6 +278,7 @@ def _take_lock(directory: Path) -> int:
     lock = os.open(
         directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640
     )
+    _give_to_owner(lock, directory)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -391,11 +393,19 @@ def _write_new(path: Path, data: bytes, sync: Sync) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o640)
     try:
+        _give_to_owner(descriptor, path.parent)
         if os.write(descriptor, data) != len(data):
             raise OSError(f"short write to {path.name}")
         sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _give_to_owner(descriptor: int, directory: Path) -> None:
+    """What root writes between two runs of the writer must stay the writer's to append to."""
+    owner = directory.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from edgekit.core.digest import Digest
-from edgekit.core.events import Listener
+from edgekit.core.events import Advanced, Finished, Listener, Started
 from edgekit.core.host_layout import HostLayout
 from edgekit.errors import DigestError
 from edgekit.system.bundle_set import VerifiedSet
 from edgekit.system.files import fsync_directory, remove_tree, translate_os_error
-from edgekit.system.volumes import BlobSink, read_volumes
+from edgekit.system.volumes import BlobSink, hash_file, read_volumes, worker_count
 
 
 def present_blobs(layout: HostLayout, sizes: dict[Digest, int]) -> frozenset[Digest]:
@@ -22,6 +23,39 @@ def present_blobs(layout: HostLayout, sizes: dict[Digest, int]) -> frozenset[Dig
         if path.is_file() and path.stat().st_size == size:
             found.add(digest)
     return frozenset(found)
+
+
+def intact_blobs(
+    layout: HostLayout, sizes: dict[Digest, int], listener: Listener
+) -> frozenset[Digest]:
+    """Those of the given blobs that the store holds, every byte hashed again by all cores.
+
+    A blob that rotted is not in the result, so that `install` copies it anew. Changes nothing.
+    """
+    present = sorted(present_blobs(layout, sizes))
+    if not present:
+        return frozenset()
+    task = "check what is here"
+    listener(Started(task, sum(sizes[digest] for digest in present)))
+
+    def is_intact(digest: Digest) -> bool:
+        found, size = hash_file(layout.blob(digest), digest.algorithm)
+        listener(Advanced(task, size))
+        return found == digest
+
+    with ThreadPoolExecutor(worker_count()) as pool:
+        verdicts = list(pool.map(is_intact, present))
+    listener(Finished(task))
+    return frozenset(d for d, intact in zip(present, verdicts, strict=True) if intact)
+
+
+def discard_blobs(layout: HostLayout, digests: tuple[Digest, ...]) -> None:
+    """Remove blobs that a failed installation brought; absent ones are fine. Raises HostError."""
+    try:
+        for digest in digests:
+            layout.blob(digest).unlink(missing_ok=True)
+    except OSError as error:
+        raise translate_os_error(error, "removing blobs") from error
 
 
 def copy_blobs(

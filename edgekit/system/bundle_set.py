@@ -13,6 +13,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit import __version__
 from edgekit.core import set_files, trust
 from edgekit.core.digest import Digest
 from edgekit.core.release import Manifest, VolumeTable, parse_manifest, parse_volume_table
@@ -20,6 +21,7 @@ from edgekit.core.sshsig import verify_ssh
 from edgekit.errors import DigestError, FormatError, SetShapeError, TrustError
 from edgekit.system.files import read_bounded, translate_os_error
 from edgekit.system.trust_store import HostTrust
+from edgekit.system.volumes import hash_file
 
 _MAKER = object()
 
@@ -105,9 +107,15 @@ def verify_set(opened: UnverifiedSet, host: HostTrust) -> VerifiedSet:
     release = _read(opened, set_files.RELEASE)
     statement = trust.verify_release(root, release)  # V3
     trust.check_floor(statement, host.floor)  # V4
+    _check_edgekit(statement)
     metadata = {set_files.RELEASE: release}
     for name, length, value in statement.files:  # V5
-        metadata[name] = _read_signed(opened, name, length, value)
+        path = _signed_file(opened, name, length)
+        if name == set_files.INSTALLER:  # large, and nothing here reads it
+            _check_digest(name, path, hash_file(path, "sha384")[0], value)
+        else:
+            metadata[name] = _read(opened, name)
+            _check_digest(name, path, Digest.of(metadata[name]), value)
     try:
         manifest = parse_manifest(metadata[set_files.MANIFEST])
         table = parse_volume_table(metadata[set_files.VOLUMES])
@@ -124,6 +132,13 @@ def _list_folder(folder: Path) -> list[tuple[str, Path]]:
     """(name relative to the set, path) of everything one or, below `trust`, two levels down."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SetShapeError(
+            "no bundle set here",
+            where=str(folder),
+            found=os.strerror(error.errno or 0),
+            needed=f"a folder with {set_files.RELEASE}",
+        ) from error
     except OSError as error:
         raise translate_os_error(error, f"reading {folder}") from error
     found: list[tuple[str, Path]] = []
@@ -192,8 +207,8 @@ def _read(opened: UnverifiedSet, name: str) -> bytes:
     return read_bounded(opened.files[name], set_files.max_bytes_of(name), name)
 
 
-def _read_signed(opened: UnverifiedSet, name: str, length: int, value: str) -> bytes:
-    """A metadata file that must have exactly this length and SHA-384."""
+def _signed_file(opened: UnverifiedSet, name: str, length: int) -> Path:
+    """Where a file of the release statement lies; it must have exactly this length."""
     if not _is_set_file(name) or set_files.is_volume(name):
         raise FormatError("release statement lists a file no set has", found=name[:100])
     if name not in opened.files:
@@ -207,17 +222,36 @@ def _read_signed(opened: UnverifiedSet, name: str, length: int, value: str) -> b
             needed=f"{length} bytes",
             hint=f"copy {name} again",
         )
-    data = _read(opened, name)
-    found = Digest.of(data)
+    return opened.files[name]
+
+
+def _check_digest(name: str, path: Path, found: Digest, value: str) -> None:
     if found.value != value:
         raise DigestError(
             f"{name} is damaged",
-            where=str(opened.files[name]),
+            where=str(path),
             needed=f"sha384:{value[:16]}...",
             found=f"sha384:{found.value[:16]}...",
             hint=f"copy {name} again",
         )
-    return data
+
+
+def _check_edgekit(statement: trust.ReleaseStatement) -> None:
+    """A set may need a newer edgekit than the one that reads it."""
+    if _version(statement.min_edgekit) > _version(__version__):
+        raise FormatError(
+            "this set needs a newer edgekit",
+            found=__version__,
+            needed=statement.min_edgekit,
+            hint="use the edgekit on the stick, beside release.json",
+        )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """`1.2.3` as numbers. Raises FormatError."""
+    if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}", text) is None:
+        raise FormatError("not an edgekit version", found=text[:40])
+    return tuple(int(part) for part in text.split("."))
 
 
 def _check_versions(statement: trust.ReleaseStatement, manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -174,11 +175,13 @@ def exclusive_lock(path: Path, what: str) -> Iterator[None]:
 def read_bounded(path: Path, max_bytes: int, what: str) -> bytes:
     """The whole file, which must be a regular file of at most `max_bytes` bytes.
 
-    Never follows a symbolic link in the last component. Raises HostError or FormatError's kin.
+    Never follows a symbolic link in the last component. Raises HostError or PrivilegeError.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise HostError(f"{what} is not a regular file", where=str(path))
             data = file.read(max_bytes + 1)
     except OSError as error:
         raise translate_os_error(error, f"reading {what}") from error

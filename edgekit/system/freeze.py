@@ -67,6 +67,15 @@ _RUNTIME_EXCLUDES = [
     "requests",
     "urllib3",
     "PyInstaller",
+    # Libraries that offer plug-ins to test and type tools pull those tools in.
+    "hypothesis",
+    "mypy",
+    "_pytest",
+    "pytest",
+    "pygments",
+    "xllamacpp",
+    "openai",
+    "ollama",
     "fsspec",
     "yaml",
 ]

@@ -28,6 +28,14 @@ def current_generation(layout: HostLayout) -> str | None:
     return target.name
 
 
+def installed(layout: HostLayout) -> tuple[str, ...]:
+    """Ids of all generations on disk, half-built ones left out."""
+    if not layout.generations.is_dir():
+        return ()
+    names = (path.name for path in layout.generations.iterdir())
+    return tuple(sorted(name for name in names if not name.startswith(".")))
+
+
 def build_generation(plan: InstallPlan, documents: dict[str, bytes]) -> None:
     """Make the generation's folder out of blobs, units and documents; idempotent.
 

@@ -224,6 +224,7 @@ class ForegroundServices:
                 "NOTIFY_SOCKET": str(path),
                 "STATE_DIRECTORY": str(self._layout.state),
             }
+            self._log(name).unlink(missing_ok=True)  # one log per start
             child = spawn(
                 argv,
                 env=environment,

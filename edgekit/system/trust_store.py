@@ -73,6 +73,6 @@ class TrustStore:
             raise TrustError(
                 "both copies of the trust floor are damaged",
                 where=str(self._directory),
-                hint="edgekit doctor",
+                hint="edgekit trust show",
             )
         return max(good, key=lambda floor: (floor.epoch, floor.sequence), default=trust.Floor())

@@ -1,0 +1,135 @@
+"""What a host remembers about its installations: audit events, settings, keys, unfinished work."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.api_keys import ID_BYTES, SECRET_BYTES, KeyRing, encode_keys, make_api_key
+from edgekit.core.appliance import MAX_BYTES as MAX_APPLIANCE_BYTES
+from edgekit.core.appliance import Appliance, parse_appliance
+from edgekit.core.fields import Fields
+from edgekit.core.host_layout import HostLayout
+from edgekit.core.strict_json import parse_strict
+from edgekit.errors import EdgekitError, NotInstalledError
+from edgekit.system.audit_client import append_event
+from edgekit.system.audit_log import append_offline
+from edgekit.system.files import durable_write, read_bounded
+from edgekit.system.generations import current_generation
+
+RECEIPT = "receipt.json"
+MAX_KEY_BYTES = 1000
+_MAX_MARKER_BYTES = 4096
+
+
+def audit_event(layout: HostLayout, record: dict[str, str]) -> None:
+    """Make an event durable in the audit log: through the writer when it runs, else directly.
+
+    Raises AuditUnavailableError: what cannot be recorded is not done.
+    """
+    socket_path = layout.audit_socket()
+    if socket_path.exists():
+        try:
+            append_event(str(socket_path), record)
+        except EdgekitError:
+            append_offline(layout.audit, [record])  # the socket of a writer that is gone
+    else:
+        append_offline(layout.audit, [record])
+
+
+def load_appliance(layout: HostLayout, generation: str) -> Appliance:
+    """Settings of an installed generation. Raises HostError or FormatError."""
+    path = layout.generation(generation) / "appliance.json"
+    return parse_appliance(read_bounded(path, MAX_APPLIANCE_BYTES, "appliance.json"))
+
+
+def require_generation(layout: HostLayout) -> str:
+    """The id of the generation that serves. Raises NotInstalledError."""
+    generation = current_generation(layout)
+    if generation is None:
+        raise NotInstalledError(
+            "no release is installed here", where=str(layout.root), hint="edgekit install SET"
+        )
+    return generation
+
+
+def local_key(layout: HostLayout) -> str:
+    """The clear API key of this host's root. Raises PrivilegeError or HostError."""
+    return read_bounded(layout.local_key, MAX_KEY_BYTES, "local key").decode("ascii").strip()
+
+
+def is_committed(layout: HostLayout, generation: str) -> bool:
+    """Whether an installation of this generation ran to its end: the receipt is written last."""
+    return (layout.generation(generation) / RECEIPT).is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """An installation that began: what it installs and what served before ("" for nothing)."""
+
+    generation: str
+    previous: str
+
+
+def begin_marker(layout: HostLayout, unfinished: Unfinished) -> None:
+    """Remember durably that an installation is under way."""
+    table = {"generation": unfinished.generation, "previous": unfinished.previous}
+    durable_write(_marker(layout), pretty_json(table))
+
+
+def read_marker(layout: HostLayout) -> Unfinished | None:
+    """The installation that was cut off, if one was. Raises FormatError when it is damaged."""
+    path = _marker(layout)
+    if not path.exists():
+        return None
+    data = read_bounded(path, _MAX_MARKER_BYTES, path.name)
+    fields = Fields(parse_strict(data, max_bytes=_MAX_MARKER_BYTES, what=path.name))
+    unfinished = Unfinished(fields.text("generation"), fields.text("previous"))
+    fields.finish()
+    return unfinished
+
+
+def end_marker(layout: HostLayout) -> None:
+    """The installation ended, well or not."""
+    _marker(layout).unlink(missing_ok=True)
+
+
+def _marker(layout: HostLayout) -> Path:
+    return layout.state / "installing.json"
+
+
+def ensure_api_keys(layout: HostLayout, *, renew: bool) -> str:
+    """Make the first user key and root's local key; the user key's token, or "" when they exist.
+
+    With `renew` existing ones are replaced: nobody was ever shown them.
+    """
+    if not renew and layout.api_keys.exists() and layout.local_key.exists():
+        return ""
+    now = int(time.time())
+    user, token = make_api_key(
+        secrets.token_bytes(ID_BYTES),
+        secrets.token_bytes(SECRET_BYTES),
+        scopes=("chat",),
+        note="first key, made by install",
+        created=now,
+    )
+    local, local_token = make_api_key(
+        secrets.token_bytes(ID_BYTES),
+        secrets.token_bytes(SECRET_BYTES),
+        scopes=("chat", "metrics", "admin"),
+        note="this host's root",
+        created=now,
+    )
+    layout.configuration.mkdir(parents=True, exist_ok=True, mode=0o755)
+    durable_write(layout.api_keys, encode_keys(KeyRing((user, local))), mode=0o600)
+    durable_write(layout.local_key, local_token.encode() + b"\n", mode=0o600)
+    return token
+
+
+def pretty_json(table: dict[str, Any]) -> bytes:
+    """Readable deterministic JSON with a final newline."""
+    return json.dumps(table, indent=1, sort_keys=True).encode() + b"\n"

@@ -1,0 +1,262 @@
+"""Carrying out an install plan, step by step, with the way back from every step.
+
+The invariants I1 to I10 of bundle-v1 section 11 are cited where they hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgekit import __version__
+from edgekit.core import trust
+from edgekit.core.events import Finished, Listener, Started, Warned
+from edgekit.core.install_plan import InstallPlan, plan_table
+from edgekit.errors import EdgekitError
+from edgekit.operations.host_records import (
+    RECEIPT,
+    Unfinished,
+    audit_event,
+    begin_marker,
+    end_marker,
+    ensure_api_keys,
+    is_committed,
+    load_appliance,
+    local_key,
+    pretty_json,
+)
+from edgekit.system import generations, health
+from edgekit.system.blob_store import copy_blobs, discard_blobs, discard_staging
+from edgekit.system.bundle_set import VerifiedSet
+from edgekit.system.files import durable_write
+from edgekit.system.images import has_podman, load_image, pinned_reference
+from edgekit.system.services import ForegroundServices, Services, SystemdServices
+from edgekit.system.trust_store import TrustStore
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was done: times in seconds by step, and the clear API key when one was made.
+
+    `images` are the container images loaded, as `name@sha256:...`, the form to run them by.
+    """
+
+    generation: str
+    previous: str
+    already_installed: bool
+    copied_bytes: int
+    seconds: dict[str, float]
+    images: tuple[str, ...]
+    api_key: str
+    listen: str
+
+    def table(self) -> dict[str, Any]:
+        """The receipt as plain JSON values, without the key's secret."""
+        table = {"schema": "edgekit.receipt/1", **asdict(self)}
+        del table["api_key"]
+        table["seconds"] = {name: round(value, 3) for name, value in self.seconds.items()}
+        return table
+
+
+class Installation:
+    """One run of a plan's steps.
+
+    `previous` is what served, fully committed, before this plan's generation was first tried; it
+    is what a failure goes back to.
+    """
+
+    def __init__(
+        self,
+        verified: VerifiedSet,
+        plan: InstallPlan,
+        previous: str | None,
+        listener: Listener,
+    ) -> None:
+        self._verified = verified
+        self._plan = plan
+        self._previous = previous
+        self._layout = plan.layout
+        self._listener = listener
+        self._seconds: dict[str, float] = {}
+        self._touched_services = False
+        # A committed generation that is installed again is being repaired: it stays whatever comes.
+        self._repairing = is_committed(self._layout, plan.generation)
+        self._first_ever = not any(
+            is_committed(self._layout, name) for name in generations.installed(self._layout)
+        )
+        self._services: Services = (
+            ForegroundServices(self._layout)
+            if self._layout.is_private
+            else SystemdServices(self._layout)
+        )
+
+    def run(self) -> Receipt:
+        """Carry out the plan; on any failure undo it and re-raise."""
+        self._audit("install_begin")  # I7
+        begin_marker(self._layout, Unfinished(self._plan.generation, self._previous or ""))
+        try:
+            receipt = self._forward()
+        except BaseException as error:
+            self._undo(error)
+            raise
+        end_marker(self._layout)
+        if isinstance(self._services, ForegroundServices):
+            self._services.stop()
+        return receipt
+
+    def _forward(self) -> Receipt:
+        with self._timed("copy"):
+            self._copy()
+        with self._timed("build"):
+            new_key = self._build()
+        images = self._load_images()
+        with self._timed("start"):
+            self._switch_and_start()
+        with self._timed("health"):
+            self._check_health()
+        self._advance_trust()
+        receipt = Receipt(
+            generation=self._plan.generation,
+            previous=self._previous or "",
+            already_installed=False,
+            copied_bytes=self._plan.copy_bytes,
+            seconds=self._seconds,
+            images=images,
+            api_key=new_key,
+            listen=self._plan.appliance.listen,
+        )
+        folder = self._layout.generation(self._plan.generation)
+        durable_write(folder / RECEIPT, pretty_json(receipt.table()))
+        return receipt
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        self._listener(Started(name))
+        started = time.monotonic()
+        yield
+        self._seconds[name] = time.monotonic() - started
+        self._listener(Finished(name, f"{self._seconds[name]:.1f} s"))
+
+    def _copy(self) -> None:
+        copy_blobs(self._verified, self._plan.missing, self._layout, self._listener)  # I2, I3
+
+    def _build(self) -> str:
+        """The generation's folder and, the first time, the host's API keys."""
+        documents = {
+            "plan.json": pretty_json(plan_table(self._plan)),
+            "release.json": self._verified.metadata["release.json"],
+            "manifest.json": self._verified.metadata["manifest.json"],
+            "root.json": self._verified.root.data,
+        }
+        if generations.current_generation(self._layout) == self._plan.generation:
+            self._stop()  # a repair replaces the folder that serves
+        generations.build_generation(self._plan, documents)  # I4
+        return ensure_api_keys(self._layout, renew=self._first_ever)
+
+    def _load_images(self) -> tuple[str, ...]:
+        loaded = []
+        for image in self._plan.images:
+            if not has_podman() or self._layout.is_private:
+                self._listener(
+                    Warned(
+                        f"container image {image.name} is carried but not loaded: "
+                        "no podman for this root"
+                    )
+                )
+                continue
+            with self._timed(f"image {image.name}"):
+                load_image(image, self._verified.manifest, self._layout)
+            loaded.append(pinned_reference(image))
+        return tuple(loaded)
+
+    def _stop(self) -> None:
+        self._touched_services = True
+        self._services.stop()
+
+    def _switch_and_start(self) -> None:
+        self._stop()
+        if isinstance(self._services, SystemdServices):
+            self._services.link_units(tuple(name for name, _ in self._plan.units))
+        generations.switch_current(self._layout, self._plan.generation)  # I5
+        self._services.start(self._plan.appliance)
+
+    def _check_health(self) -> None:
+        health.ask_known_questions(self._plan.appliance, local_key(self._layout))  # I9
+
+    def _advance_trust(self) -> None:
+        """Record the commit, then raise root and floor (I6); the receipt comes after."""
+        self._audit("install_commit")  # I7
+        statement = self._plan.statement
+        store = TrustStore(self._layout.trust)
+        if store.load().root != self._verified.root:
+            store.save_root(self._verified.root)
+        store.save_floor(trust.Floor(statement.epoch, statement.sequence, str(statement.digest)))
+
+    def _undo(self, error: BaseException) -> None:
+        """Back to what served before. The first failure is what gets reported, whatever happens."""
+        self._listener(Warned("undoing the installation"))
+        steps = () if self._repairing else (self._undo_services, self._undo_files)
+        for step in steps:
+            try:
+                step()
+            except EdgekitError as second:
+                self._listener(Warned(f"could not undo everything: {second.message}"))
+        with contextlib.suppress(EdgekitError):
+            if isinstance(error, EdgekitError):  # an interrupted copy is kept for the next run
+                discard_staging(self._layout, self._plan.generation)
+                if not self._repairing:
+                    discard_blobs(self._layout, self._plan.missing)
+        with contextlib.suppress(EdgekitError):
+            self._audit("install_abort", reason=getattr(error, "slug", type(error).__name__))
+        with contextlib.suppress(OSError):
+            end_marker(self._layout)
+
+    def _undo_services(self) -> None:
+        if not self._touched_services:
+            return
+        self._services.stop()
+        if generations.current_generation(self._layout) == self._plan.generation:
+            self._switch_back()
+        elif self._previous is not None:
+            self._restart_previous(self._previous)
+
+    def _undo_files(self) -> None:
+        if generations.current_generation(self._layout) != self._plan.generation:
+            generations.remove_generation(self._layout, self._plan.generation)
+        if self._first_ever:
+            for path in (self._layout.api_keys, self._layout.local_key):
+                path.unlink(missing_ok=True)
+
+    def _switch_back(self) -> None:
+        if self._previous is None:
+            generations.clear_current(self._layout)
+            if isinstance(self._services, SystemdServices):
+                self._services.unlink_units()
+            return
+        generations.switch_current(self._layout, self._previous)
+        self._restart_previous(self._previous)
+
+    def _restart_previous(self, previous: str) -> None:
+        if not isinstance(self._services, SystemdServices):
+            return
+        folder = self._layout.generation(previous) / "units"
+        self._services.link_units(tuple(sorted(path.name for path in folder.iterdir())))
+        self._services.start(load_appliance(self._layout, previous))
+
+    def _audit(self, kind: str, **fields: str) -> None:
+        statement = self._plan.statement
+        record = {
+            "type": kind,
+            "generation": self._plan.generation,
+            "statement": str(statement.digest),
+            "signers": ",".join(statement.signers),
+            "policy": statement.policy,
+            "edgekit": __version__,
+            "actor": f"uid {os.getuid()}",
+            **fields,
+        }
+        audit_event(self._layout, record)

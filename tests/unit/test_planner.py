@@ -1,0 +1,455 @@
+"""From facts to a decision: memory sums checked against measurements, the ladder, and refusals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from edgekit.core.digest import Digest
+from edgekit.core.facts import (
+    CpuFacts,
+    DiskFacts,
+    Fact,
+    HostReport,
+    MemoryFacts,
+    SystemFacts,
+)
+from edgekit.core.host_layout import HostLayout
+from edgekit.core.install_plan import InstallPlan, plan_install, plan_table
+from edgekit.core.names import RelPath
+from edgekit.core.planner import (
+    BATCH_TOKENS,
+    MAX_SLOTS,
+    MIB,
+    PROCESS_BYTES,
+    Selection,
+    check_compatible,
+    memory_need,
+    select_all,
+    serving_threads,
+)
+from edgekit.core.release import (
+    CarriedModel,
+    CarriedVariant,
+    EnginePack,
+    Entry,
+    Manifest,
+    Requirements,
+)
+from edgekit.core.trust import ReleaseStatement
+from edgekit.errors import FormatError, IncompatibleHostError, InsufficientError
+from edgekit.exit_codes import ExitCode
+from edgekit.system.resources import read_unit_templates
+
+GIB = 1 << 30
+PACK = EnginePack("llama.cpp", "wheel", "1.0", RelPath("engine/llama"), RelPath("engine/llama/run"))
+
+
+@dataclass
+class HostBuilder:
+    """A roomy x86_64 host with Debian 12's C library unless told otherwise."""
+
+    arch: str = "x86_64"
+    flags: tuple[str, ...] | None = ("avx", "avx2", "fma")
+    glibc: tuple[int, int] | None = (2, 36)
+    systemd: int | None = 252
+    available: int | None = 64 * GIB
+    limit: int | None = None
+    limit_used: int | None = None
+    threads: int | None = 8
+    cores: int | None = 4
+    quota: int | None = None
+    disks: dict[str, tuple[int | None, bool]] = field(default_factory=dict)
+
+    def report(self) -> HostReport:
+        return HostReport(
+            cpu=CpuFacts(
+                arch=Fact(self.arch, "test"), name=Fact("a processor", "test"),
+                flags=Fact(self.flags, "test"), usable_threads=Fact(self.threads, "test"),
+                physical_cores=Fact(self.cores, "test"), quota=Fact(self.quota, "test"),
+            ),
+            memory=MemoryFacts(
+                total=Fact(64 * GIB, "test"), available=Fact(self.available, "test"),
+                limit=Fact(self.limit, "test"), limit_used=Fact(self.limit_used, "test"),
+                swap=Fact(0, "test"),
+            ),
+            disks=tuple(
+                DiskFacts(path, Fact(free, "test"), Fact("ext4", "test"), Fact(read_only, "test"),
+                          Fact(value=False, source="test"))
+                for path, (free, read_only) in self.disks.items()
+            ),
+            system=SystemFacts(
+                distribution=Fact("Debian 12", "test"), kernel=Fact("6.1", "test"),
+                glibc=Fact(self.glibc, "test"), systemd=Fact(self.systemd, "test"),
+                systemd_running=Fact(value=True, source="test"), podman=Fact(None, "test"),
+            ),
+        )
+
+
+def variant(size: int = 100 * MIB, *, quantization: str = "Q8_0", **shape: int) -> CarriedVariant:
+    """A GGUF variant of a small llama, 4 layers with a cache of 512 bytes per cell and layer."""
+    facts = {
+        "layers": 4, "width": 64, "ffn": 128, "heads": 4, "kv_heads": 2, "key_width": 64,
+        "value_width": 64, "context": 1 << 17, "vocabulary": 1000,
+    } | shape
+    path = RelPath(f"models/m/{quantization.lower()}.gguf")
+    return CarriedVariant("gguf", quantization, (path,), size, tuple(sorted(facts.items())))
+
+
+def model(*variants: CarriedVariant, context: int = 4096, name: str = "m") -> CarriedModel:
+    """A model of these variants that wants 4,096 tokens."""
+    carried = variants or (variant(),)
+    return CarriedModel(name, context, "MIT", "llama", 10**6, carried, (("q", "a"),))
+
+
+def manifest(*models: CarriedModel, users: int = 2, **changes: object) -> Manifest:
+    """A manifest that carries these models' files and one engine."""
+    paths = sorted({path for m in models for v in m.variants for path in v.files})
+    entries = tuple(Entry(path, "weights", 7, Digest.of(str(path).encode())) for path in paths)
+    whole = Manifest(
+        name="demo", version="1.0.0", created=0, users=users,
+        requirements=Requirements("x86_64", (2, 17), ("avx2", "fma"), 249),
+        entries=entries, engines=(PACK,), models=models, images=(), rehearsed_on="",
+    )
+    return replace(whole, **changes)  # type: ignore[arg-type]
+
+
+def need_of(context: int = 4096, slots: int = 1) -> int:
+    return memory_need(variant(), context=context, slots=slots).total
+
+
+def available_for(need: int) -> int:
+    """Free memory of which 90 percent are exactly this need."""
+    return -(-need * 100 // 90)
+
+
+# -------------------------------------------------------------------------------- memory formulas
+
+
+def test_the_cache_is_what_llama_cpp_logged() -> None:
+    """research: serving, 3.1: 4 layers, 2 KV heads of 16, 8,192 tokens: 4.00 MiB."""
+    need = memory_need(variant(kv_heads=2, key_width=16, value_width=16), context=8192, slots=1)
+    assert need.kv_cache == 4 * MIB
+
+
+@pytest.mark.parametrize(
+    ("width", "ffn", "heads", "layers", "context", "ubatch", "mib", "measured"),
+    [(1024, 4096, 16, 4, 4096, 512, 38.00, 38.02), (1024, 2816, 16, 6, 16384, 512, 42.50, 42.52),
+     (768, 3072, 12, 5, 4096, 256, 14.75, 14.76)],
+)
+def test_the_compute_buffer_is_what_was_measured(
+    width: int, ffn: int, heads: int, layers: int, context: int, ubatch: int, mib: float,
+    measured: float,
+) -> None:
+    need = memory_need(
+        variant(width=width, ffn=ffn, heads=heads, layers=layers, key_width=width // heads),
+        context=context, slots=1,
+    )
+    assert need.compute * ubatch == mib * MIB * BATCH_TOKENS
+    assert need.compute * ubatch / BATCH_TOKENS == pytest.approx(measured * MIB, rel=0.001)
+
+
+def test_attention_decides_the_compute_buffer_when_it_is_wider_than_the_ffn() -> None:
+    need = memory_need(variant(width=64, ffn=1, heads=64, key_width=64), context=256, slots=1)
+    assert need.compute == 512 * (2 * 256 + 4 * (2 * 64 * 64 + 5 * 64))
+
+
+def test_the_terms_add_up_and_grow_with_slots_and_context() -> None:
+    one, two = (memory_need(variant(), context=4096, slots=n) for n in (1, 2))
+    assert one.total == one.weights + one.kv_cache + one.compute + one.output + one.process
+    assert (one.weights, one.process) == (100 * MIB, PROCESS_BYTES)
+    assert (two.kv_cache, two.output) == (2 * one.kv_cache, 2 * one.output)
+    assert (two.compute, two.weights) == (one.compute, one.weights)
+    assert one.output == 4 * 1000
+
+
+@pytest.mark.parametrize(("context", "cells"), [(1, 256), (256, 256), (257, 512), (4096, 4096)])
+def test_the_cache_is_padded_to_256_cells(context: int, cells: int) -> None:
+    assert memory_need(variant(), context=context, slots=1).kv_cache == 4 * 2 * 128 * 2 * cells
+
+
+def test_weights_that_say_nothing_about_their_shape_never_reach_planning() -> None:
+    blank = replace(variant(), shape=(("layers", 4),))
+    with pytest.raises(FormatError, match="lacks its shape"):
+        manifest(model(blank))
+
+
+# ------------------------------------------------------------------------------------- the ladder
+
+
+def chosen(host: HostBuilder, *models: CarriedModel, users: int = 2) -> Selection:
+    return select_all(manifest(*(models or (model(),)), users=users), host.report())[0]
+
+
+def test_a_roomy_host_gets_every_slot_and_the_whole_context() -> None:
+    selection = chosen(HostBuilder(), users=3)
+    assert (selection.chosen.slots, selection.chosen.context) == (3, 4096)
+    assert len(selection.candidates) == 1
+    assert selection.chosen.reason.startswith("fits: ")
+
+
+def test_never_more_slots_than_the_cap() -> None:
+    assert chosen(HostBuilder(), users=10_000).chosen.slots == MAX_SLOTS
+
+
+def test_slots_are_given_up_before_context() -> None:
+    selection = chosen(HostBuilder(available=available_for(need_of(slots=2))), users=4)
+    assert (selection.chosen.slots, selection.chosen.context) == (2, 4096)
+    assert [(c.slots, c.chosen) for c in selection.candidates] == [
+        (4, False), (3, False), (2, True)]
+    assert all(c.reason.startswith("does not fit: ") for c in selection.candidates[:-1])
+
+
+def test_one_byte_too_little_is_too_little() -> None:
+    enough = HostBuilder(available=available_for(need_of(slots=2)))
+    assert chosen(enough).chosen.slots == 2
+    assert chosen(replace(enough, available=available_for(need_of(slots=2)) - 2)).chosen.slots == 1
+
+
+def test_context_is_halved_down_to_a_floor_for_one_slot() -> None:
+    selection = chosen(HostBuilder(available=available_for(need_of(256))))
+    assert [(c.slots, c.context) for c in selection.candidates] == [
+        (2, 4096), (1, 4096), (1, 2048), (1, 1024), (1, 512), (1, 256)]
+    assert selection.chosen.context == 256
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rungs"), [(1000, [1000, 256]), (300, [300]), (3000, [3000, 1280, 512, 256])]
+)
+def test_halved_contexts_are_multiples_of_256(wanted: int, rungs: list[int]) -> None:
+    with_need = replace(variant(), bytes=1)
+    tight = available_for(memory_need(with_need, context=256, slots=1).total)
+    selection = chosen(
+        HostBuilder(available=tight if len(rungs) > 1 else 64 * GIB),
+        model(with_need, context=wanted), users=1,
+    )
+    assert [c.context for c in selection.candidates] == rungs
+
+
+def test_never_more_context_than_the_weights_were_trained_for() -> None:
+    assert chosen(HostBuilder(), model(variant(context=2048))).chosen.context == 2048
+    assert chosen(HostBuilder(), model(variant(context=0))).chosen.context == 4096
+
+
+def test_the_largest_variant_that_fits_is_chosen_whatever_the_order() -> None:
+    large, small = variant(900 * MIB), variant(100 * MIB, quantization="Q4_0")
+    for order in ((large, small), (small, large)):
+        assert chosen(HostBuilder(), model(*order)).variant == large
+        tight = HostBuilder(available=available_for(need_of(slots=2)))
+        selection = chosen(tight, model(*order))
+        assert selection.variant == small
+        assert {c.quantization for c in selection.candidates if not c.chosen} == {"Q8_0"}
+
+
+def test_weights_that_llama_cpp_cannot_read_are_passed_over() -> None:
+    other = replace(variant(900 * MIB), format="safetensors", shape=())
+    selection = chosen(HostBuilder(), model(other, variant()))
+    assert selection.variant.format == "gguf"
+    assert selection.candidates[0].reason == "llama.cpp reads GGUF only"
+    with pytest.raises(InsufficientError) as caught:
+        chosen(HostBuilder(), model(other))
+    assert caught.value.needed == "a GGUF variant"
+
+
+def test_models_share_the_memory_in_their_order() -> None:
+    two = (model(name="first"), model(name="second"))
+    host = HostBuilder(available=available_for(need_of(slots=2) + need_of(slots=1)))
+    selections = select_all(manifest(*two), host.report())
+    assert [(s.model.name, s.chosen.slots) for s in selections] == [("first", 2), ("second", 1)]
+    with pytest.raises(InsufficientError, match="second"):
+        select_all(
+            manifest(*two), HostBuilder(available=available_for(need_of(slots=2))).report())
+
+
+def test_the_same_facts_give_the_same_decision() -> None:
+    host = HostBuilder(available=available_for(need_of(1024)))
+    assert chosen(host) == chosen(host)
+
+
+# ------------------------------------------------------------------------------------ memory limits
+
+
+def test_too_little_memory_says_what_the_smallest_choice_needs() -> None:
+    with pytest.raises(InsufficientError) as caught:
+        chosen(HostBuilder(available=100 * MIB))
+    smallest = -(-need_of(256) // MIB)
+    assert caught.value.message == "not enough memory for m"
+    assert caught.value.needed == f"{smallest} MiB for the smallest choice"
+    assert caught.value.found == "90 MiB that may be used"
+    assert caught.value.exit_code == ExitCode.INSUFFICIENT
+
+
+def test_what_is_needed_and_found_never_read_the_same() -> None:
+    need = need_of(256)
+    assert need % MIB
+    with pytest.raises(InsufficientError) as caught:
+        chosen(HostBuilder(available=available_for(need) - 2))
+    assert int(str(caught.value.found).split()[0]) < int(str(caught.value.needed).split()[0])
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "slots"),
+    [(None, None, 2), (64 * GIB, 0, 2), (available_for(need_of()), 0, 1),
+     (available_for(need_of()) + GIB, GIB, 1), (available_for(need_of()), None, 1)],
+)
+def test_a_control_groups_limit_counts_less_what_it_already_holds(
+    limit: int | None, used: int | None, slots: int
+) -> None:
+    assert chosen(HostBuilder(limit=limit, limit_used=used)).chosen.slots == slots
+
+
+def test_a_control_group_that_is_full_leaves_nothing() -> None:
+    with pytest.raises(InsufficientError) as caught:
+        chosen(HostBuilder(limit=GIB, limit_used=2 * GIB))
+    assert caught.value.found == "0 MiB that may be used"
+
+
+def test_a_limit_above_the_free_memory_does_not_help() -> None:
+    with pytest.raises(InsufficientError):
+        chosen(HostBuilder(available=1 * MIB, limit=64 * GIB, limit_used=0))
+
+
+def test_a_host_that_hides_its_memory_is_refused() -> None:
+    with pytest.raises(IncompatibleHostError, match="how much memory"):
+        chosen(HostBuilder(available=None))
+
+
+@pytest.mark.parametrize(
+    ("usable", "cores", "quota", "threads"),
+    [(8, 4, None, 4), (2, 4, None, 2), (8, None, None, 8), (8, 4, 150, 1), (8, 4, 300, 3),
+     (8, 4, 50, 1), (8, 4, 1600, 4), (None, None, None, 1)],
+)
+def test_threads_are_physical_cores_within_what_may_be_used(
+    usable: int | None, cores: int | None, quota: int | None, threads: int
+) -> None:
+    host = HostBuilder(threads=usable, cores=cores, quota=quota)
+    assert serving_threads(host.report()) == threads
+
+
+# ---------------------------------------------------------------------------------- compatibility
+
+
+def test_a_host_as_required_is_compatible() -> None:
+    check_compatible(manifest(), HostBuilder().report())
+    check_compatible(manifest(), HostBuilder(glibc=(2, 17)).report())
+    check_compatible(manifest(), HostBuilder(glibc=(3, 0)).report())
+
+
+@pytest.mark.parametrize(
+    ("host", "needed", "found"),
+    [(HostBuilder(arch="aarch64"), "x86_64", "aarch64"),
+     (HostBuilder(glibc=(2, 16)), "glibc 2.17", "glibc 2.16"),
+     (HostBuilder(glibc=(1, 99)), "glibc 2.17", "glibc 1.99"),
+     (HostBuilder(glibc=None), "glibc 2.17", "unknown"),
+     (HostBuilder(flags=("avx", "fma")), "avx2", "a processor"),
+     (HostBuilder(flags=()), "avx2, fma", "a processor"),
+     (HostBuilder(flags=None), "avx2, fma", "a processor")],
+)
+def test_a_host_of_another_kind_is_refused_with_both_sides(
+    host: HostBuilder, needed: str, found: str
+) -> None:
+    with pytest.raises(IncompatibleHostError) as caught:
+        check_compatible(manifest(), host.report())
+    assert (caught.value.needed, caught.value.found) == (needed, found)
+    assert caught.value.hint
+    assert caught.value.exit_code == ExitCode.INCOMPATIBLE_HOST
+
+
+def test_a_set_without_an_engine_for_this_host_is_refused() -> None:
+    vllm = replace(PACK, kind="vllm")
+    for engines in ((), (vllm,)):
+        with pytest.raises(IncompatibleHostError, match="no engine"):
+            select_all(manifest(model(), engines=engines), HostBuilder().report())
+
+
+# ------------------------------------------------------------------------------------ whole plans
+
+
+STATEMENT = ReleaseStatement(
+    name="demo", version="1.0.0", epoch=1, sequence=1, created=0, min_edgekit="0", files=(),
+    signers=("ann",), policy="hybrid", digest=Digest.of(b"statement"))
+
+
+def plan(
+    root: Path, host: HostBuilder, *, free: tuple[int | None, int | None] = (GIB, GIB),
+    read_only: tuple[bool, bool] = (False, False), present: frozenset[Digest] = frozenset(),
+) -> InstallPlan:
+    layout = HostLayout(root)
+    whole = manifest(model())
+    tree = Entry(RelPath("runtime/edgekit"), "runtime", 300 * MIB, Digest.of(b"r"), executable=True)
+    whole = replace(whole, entries=(*whole.entries, tree))
+    host = replace(host, disks={
+        str(layout.state): (free[0], read_only[0]), str(layout.opt): (free[1], read_only[1])})
+    report = host.report()
+    return plan_install(
+        manifest=whole, statement=STATEMENT, selections=select_all(whole, report), report=report,
+        layout=layout, templates=read_unit_templates(), present=present,
+        listen="127.0.0.1:11434", previous=None,
+    )
+
+
+def test_disk_needs_are_one_copy_of_what_is_missing_and_what_cannot_be_linked(
+    tmp_path: Path,
+) -> None:
+    decided = plan(tmp_path, HostBuilder())
+    assert decided.copy_bytes == 300 * MIB + 7
+    assert decided.disk_needs == (
+        (str(tmp_path / "var/lib/edgekit"), 300 * MIB + 7 + 64 * MIB),
+        (str(tmp_path / "opt/edgekit"), 300 * MIB + 64 * MIB))
+    again = plan(tmp_path, HostBuilder(), present=frozenset({Digest.of(b"r")}))
+    assert (again.copy_bytes, len(again.missing)) == (7, 1)
+
+
+@pytest.mark.parametrize(
+    ("free", "place", "needed", "found"),
+    [((300 * MIB, GIB), "var/lib/edgekit", "365 MiB", "300 MiB"),
+     ((GIB, 363 * MIB), "opt/edgekit", "364 MiB", "363 MiB"),
+     ((0, 0), "var/lib/edgekit", "365 MiB", "0 MiB")],
+)
+def test_too_little_disk_names_the_place_and_both_sizes(
+    tmp_path: Path, free: tuple[int, int], place: str, needed: str, found: str
+) -> None:
+    with pytest.raises(InsufficientError, match="not enough free disk") as caught:
+        plan(tmp_path, HostBuilder(), free=free)
+    assert caught.value.where == str(tmp_path / place)
+    assert (caught.value.needed, caught.value.found) == (needed, found)
+    assert str(caught.value.hint).startswith("free ")
+
+
+def test_a_disk_that_hides_its_size_is_tried(tmp_path: Path) -> None:
+    assert plan(tmp_path, HostBuilder(), free=(None, None)).generation == STATEMENT.generation
+
+
+@pytest.mark.parametrize("read_only", [(True, False), (False, True)])
+def test_a_read_only_disk_is_refused(tmp_path: Path, read_only: tuple[bool, bool]) -> None:
+    with pytest.raises(IncompatibleHostError, match="read-only"):
+        plan(tmp_path, HostBuilder(), read_only=read_only)
+
+
+@pytest.mark.parametrize(("systemd", "found"), [(248, "248"), (None, "none")])
+def test_a_real_host_needs_a_systemd_that_knows_the_hardening(
+    systemd: int | None, found: str
+) -> None:
+    with pytest.raises(IncompatibleHostError) as caught:
+        plan(Path("/"), HostBuilder(systemd=systemd))
+    assert (caught.value.needed, caught.value.found) == ("systemd 249", found)
+
+
+def test_a_private_install_needs_no_systemd(tmp_path: Path) -> None:
+    decided = plan(tmp_path, HostBuilder(systemd=None))
+    assert decided.units == ()
+    assert len(plan(Path("/"), HostBuilder()).units) >= 3
+
+
+def test_a_plan_is_printed_as_it_is_carried_out(tmp_path: Path) -> None:
+    decided = plan(tmp_path, HostBuilder())
+    table = plan_table(decided)
+    assert table["schema"] == "edgekit.plan/1"
+    assert table["generation"] == decided.generation
+    assert len(table["steps"]) == 5
+    assert table["models"][0]["chosen"]["need"]["total"] == need_of(slots=2)
+    arguments = decided.appliance.engines[0].argv
+    assert arguments[arguments.index("--ctx-size") + 1] == str(2 * 4096)
+    assert arguments[arguments.index("--parallel") + 1] == "2"

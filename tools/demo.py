@@ -165,7 +165,8 @@ def build_set(cache: Path, *, with_image: bool, story: Story) -> DemoSet:
         ))
         folder = Path(table["directory"])
         step.result = (f"{recipe} is now a signed set: {folder.name}, "
-                       f"{size_text(table['total_bytes'])}")
+                       f"{size_text(table['total_bytes'])}, "
+                       f"{'with a' if with_image else 'without its'} container image")
     desk = _private_root(work)
     with story.step("verify", "its signers and every byte of it"):
         edgekit("trust", "import", str(folder / "trust/1.root.json"), "--fingerprint",
@@ -327,23 +328,30 @@ def _verdict(
         raise DemoError(f"the answer is wrong: {answer!r} instead of {ANSWER!r}")
     if audit["requests"] != audit["responses"] or audit["orphans"] != 0:
         raise DemoError(f"the audit log is not whole: {audit}")
-    folder, desk = _shown(demo_set.folder), _shown(demo_set.desk)
     story.plain("\ndemo passed: the answer is right and the audit log is whole\n")
-    table = {"set": folder, "size": size_text(demo_set.total_bytes), **figures,
+    table = {"set": _shown(demo_set.folder), "size": size_text(demo_set.total_bytes), **figures,
              "total": f"{story.seconds:.1f} s"}
     for name, value in table.items():
         story.plain(f"  {name:<14}{value}")
     story.plain("\nto try next\n")
-    for command, what in (
+    for command, what in _next_commands(demo_set):
+        story.plain(f"  {command}\n      {what}")
+    return 0
+
+
+def _next_commands(demo_set: DemoSet) -> list[tuple[str, str]]:
+    folder, desk = _shown(demo_set.folder), _shown(demo_set.desk)
+    commands = [
         (f".venv/bin/edgekit inspect {folder} --root {desk}", "what is in the set"),
         (f".venv/bin/edgekit plan {folder} --root {desk} --profile profiles/laptop-8g.toml",
          "what a small laptop would do with it, and why"),
-        (f"{folder}/edgekit install {folder} --root {desk}", "install it here, without root"),
-        (f"{folder}/edgekit serve --root {desk}", "and serve it to OpenAI and Ollama clients"),
+        (f"{folder}/edgekit serve --root {desk}", "serve it to OpenAI and Ollama clients here"),
         ("make test", "everything that is promised, checked"),
-    ):
-        story.plain(f"  {command}\n      {what}")
-    return 0
+    ]
+    if not (demo_set.desk / "opt/edgekit/current").is_symlink():
+        install = f"{folder}/edgekit install {folder} --root {demo_set.desk}"
+        commands.insert(2, (install, "install it here, too, into a private folder"))
+    return commands
 
 
 def _shown(path: Path) -> str:

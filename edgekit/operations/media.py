@@ -571,11 +571,9 @@ def parse_volume_numbers(text: str) -> frozenset[int]:
     numbers: set[int] = set()
     for part in text.split(","):
         match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part.strip())
-        if match is None:
-            raise ValueError(text)
-        low, high = int(match[1]), int(match[2] or match[1])
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= low <= high:
-            raise ValueError(text)
+            raise ValueError(f"no volume numbers: {text!r}")
         numbers.update(range(low, high + 1))
     return frozenset(numbers)
 
@@ -664,12 +662,15 @@ def _exact(file: Wanted, seen: Seen) -> Wanted:
 def _check_destination(destination: Path, vouched: _Vouched, files: list[Wanted]) -> Path:
     """The set's folder on the stick: absent, empty, or with files of this very set in it.
 
-    Changes nothing. Raises HostError, and SetShapeError when something else lies there.
+    Changes nothing. Raises HostError, PrivilegeError, and SetShapeError when something else lies
+    there.
     """
     if not destination.is_dir():
         raise HostError(
             "there is no such folder", where=str(destination), hint="is the stick mounted there?"
         )
+    if os.statvfs(destination).f_flag & os.ST_RDONLY:
+        raise _stick_error(OSError(errno.EROFS, os.strerror(errno.EROFS)), destination)
     _check_file_system(destination, files)
     folder = destination / vouched.name
     if folder.exists():

@@ -22,9 +22,25 @@ CONNECT_TIMEOUT_S = 3.0
 
 def main() -> int:
     """Try everything, print what happened; 0 when all of it was refused."""
-    results = {name: _try(attempt) for name, attempt in _ATTEMPTS.items()}
+    attempts = dict(_ATTEMPTS)
+    if not _is_gateway():  # the gateway's own work is to ask the audit writer
+        attempts["reach audit writer"] = _reach_audit_writer
+    results = {name: _try(attempt) for name, attempt in attempts.items()}
     print(json.dumps(results, sort_keys=True), flush=True)
     return 1 if "ALLOWED" in results.values() else 0
+
+
+def _is_gateway() -> bool:
+    return "gateway" in Path("/proc/self/cgroup").read_text("utf-8")
+
+
+def _reach_audit_writer() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        probe.connect("/run/edgekit-auditd/audit.sock")
+
+
+def _list_audit_log() -> None:
+    os.listdir("/var/lib/edgekit/audit/.")
 
 
 def _try(attempt: Callable[[], None]) -> str:
@@ -98,6 +114,7 @@ _ATTEMPTS: dict[str, Callable[[], None]] = {
     "write /usr": _write("/usr/edgekit-probe"),
     "read api keys": _read("/etc/edgekit/local.key"),
     "read shadow": _read("/etc/shadow"),
+    "read audit log": _list_audit_log,
     "writable code": _map_writable_code,
     "run from /tmp": _run_from_tmp,
 }

@@ -593,5 +593,5 @@ def test_volume_numbers(text: str, numbers: set[int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "3-1", "a", "1-", "1;2", "-1"])
 def test_what_is_no_volume_number(text: str) -> None:
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match="no volume numbers"):
         parse_volume_numbers(text)

@@ -50,15 +50,39 @@ def demo_set(tmp_path_factory: pytest.TempPathFactory) -> DemoSet:
     root = folder / "root.json"
     _edgekit("keys", "init", str(folder / "developer"), "--root-out", str(root),
              "--insecure-developer")
-    recipe = folder / "demo-small.toml"
+    return bundle_demo(folder, folder / "developer", root)
+
+
+@pytest.fixture(scope="session")
+def newer_set(demo_set: DemoSet) -> DemoSet:
+    """The same, one release on: version 1.1.0, sequence 2."""
+    return bundle_demo(demo_set.root.parent, demo_set.signer, demo_set.root,
+                       ('version = "1.0.0"', 'version = "1.1.0"'), ("sequence = 1", "sequence = 2"))
+
+
+@pytest.fixture(scope="session")
+def junk_set(demo_set: DemoSet) -> DemoSet:
+    """A release whose model does not answer what its recipe promises: version 1.2.0, sequence 3."""
+    return bundle_demo(demo_set.root.parent, demo_set.signer, demo_set.root,
+                       ('version = "1.0.0"', 'version = "1.2.0"'), ("sequence = 1", "sequence = 3"),
+                       ('answer = "Paris"', 'answer = "Atlantis"'))
+
+
+def bundle_demo(
+    folder: Path, signer: Path, root: Path, *changes: tuple[str, str]
+) -> DemoSet:
+    """Bundle a copy of the small demo recipe with some texts replaced."""
     text = (REPOSITORY / "bundles/demo-small.toml").read_text("utf-8")
-    weights = REPOSITORY / "models/demo/gguf"
-    recipe.write_text(text.replace("../models/demo/gguf", str(weights)), "utf-8")
+    for old, new in (("../models/demo", str(REPOSITORY / "models/demo")), *changes):
+        assert old in text
+        text = text.replace(old, new)
+    recipe = folder / "demo-small.toml"
+    recipe.write_text(text, "utf-8")
     result = json.loads(_edgekit(
-        "bundle", str(recipe), "--key", f"file:{folder / 'developer'}", "--trust-root", str(root),
-        "--out", str(folder / "sets"), "--json",
+        "bundle", str(recipe), "--key", f"file:{signer}", "--trust-root", str(root), "--out",
+        str(folder / "sets"), "--json",
     ))
-    return DemoSet(Path(result["directory"]), result["fingerprint"], folder / "developer", root)
+    return DemoSet(Path(result["directory"]), result["fingerprint"], signer, root)
 
 
 @pytest.fixture(scope="session")

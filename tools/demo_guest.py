@@ -95,6 +95,7 @@ class GuestStory:
         now = time.monotonic()
         label = self._label or "boot"
         text = "; ".join(self._lines) or _BOOTED
+        self._story.over()
         self._story.line(label, text, now - self._step_started)
         self.ended_after[label] = now - self._started
         self._step_started, self._label, self._lines = now, "", []

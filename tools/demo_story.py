@@ -39,6 +39,7 @@ class Story:
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._live = sys.stdout.isatty()
+        self._under_way = ""
         self._width = max(60, min(shutil.get_terminal_size((100, 24)).columns, 120))
 
     @property
@@ -56,7 +57,8 @@ class Story:
         print(self._erase() + textwrap.fill(
             text, self._width, initial_indent=f"{time_text:>9}  {label:<{_INDENT - 11}}",
             subsequent_indent=" " * _INDENT, break_long_words=False, break_on_hyphens=False,
-        ), flush=True)
+        ))
+        print(self._under_way, end="", flush=True)
 
     def plain(self, text: str = "") -> None:
         """A line as it is."""
@@ -72,16 +74,20 @@ class Story:
         step = Step(text)
         try:
             yield step
-        except BaseException:
+        finally:
+            self._under_way = ""
             print(self._erase(), end="", flush=True)
-            raise
         self.line(label, step.result, time.monotonic() - started)
 
     def under_way(self, label: str, text: str) -> None:
         """Show what is being done until the next line is printed; nothing without a terminal."""
         if self._live:
-            shown = f"{'...':>9}  {label:<{_INDENT - 11}}{text}"[: self._width - 1]
-            print(self._erase() + shown, end="", flush=True)
+            self._under_way = f"{'...':>9}  {label:<{_INDENT - 11}}{text}"[: self._width - 1]
+            print(self._erase() + self._under_way, end="", flush=True)
+
+    def over(self) -> None:
+        """Nothing is under way any more."""
+        self._under_way = ""
 
     def part(self, line: str) -> None:
         """A line of a program's own progress: shown when it took long, dropped otherwise."""

@@ -33,6 +33,9 @@ def register(app: typer.Typer) -> None:
     app.command("serve")(serve)
     app.command("status")(status)
     app.command("run")(run)
+    app.command("rollback")(rollback)
+    app.command("gc")(gc)
+    app.command("remove")(remove)
 
 
 def probe(root: RootOption = HostLayout.HOST) -> None:
@@ -173,3 +176,38 @@ def run(
     from edgekit.operations.ask import ask_model
 
     typer.echo(ask_model(HostLayout(root.resolve()), model, prompt))
+
+
+def rollback(root: RootOption = HostLayout.HOST) -> None:
+    """Go back to the release that served before this one; it must answer its known questions."""
+    from edgekit.operations.rollback import rollback as run_rollback
+
+    with progress_listener() as listener:
+        left, reached = run_rollback(HostLayout(root.resolve()), listener)
+    typer.echo(f"went back from {left} to {reached}")
+
+
+def gc(root: RootOption = HostLayout.HOST) -> None:
+    """Remove releases and blobs that neither the current nor the previous release needs."""
+    from edgekit.operations.clean import collect_garbage
+
+    collected = collect_garbage(HostLayout(root.resolve()))
+    names = ", ".join(collected.generations) or "no release"
+    typer.echo(
+        f"removed {names} and {collected.blobs} blobs, {format_bytes(collected.freed_bytes)}"
+    )
+
+
+def remove(
+    root: RootOption = HostLayout.HOST,
+    with_audit_log: Annotated[
+        bool, typer.Option("--with-audit-log", help="Remove the audit log, too.")
+    ] = False,
+) -> None:
+    """Stop and remove everything edgekit put on this host; the audit log stays unless told."""
+    from edgekit.operations.clean import remove_appliance
+
+    layout = HostLayout(root.resolve())
+    remove_appliance(layout, with_audit_log=with_audit_log)
+    kept = "" if with_audit_log else f"; the audit log stays in {layout.audit}"
+    typer.echo(f"removed{kept}")

@@ -41,8 +41,8 @@ FOR THE OPERATOR
 {warning}
 FOR A STRANGER WITHOUT EDGEKIT
   Who signed the list of checksums (OpenSSH 8.1 or newer). Put the signer's line, received
-  from them and not from here, into the file ~/allowed_signers (a file in this folder would not belong
-  to the set), then, in this folder:
+  from them and not from here, into the file ~/allowed_signers; a file in this folder would
+  not belong to the set. Then, in this folder:
 
       ssh-keygen -Y verify -f ~/allowed_signers -I {signer} -n edgekit-set \\
           -s SHA384SUMS.sig < SHA384SUMS

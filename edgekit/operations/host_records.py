@@ -23,6 +23,7 @@ from edgekit.system.generations import current_generation
 
 RECEIPT = "receipt.json"
 MAX_KEY_BYTES = 1000
+MAX_RECEIPT_BYTES = 1 << 20
 _MAX_MARKER_BYTES = 4096
 
 
@@ -65,6 +66,23 @@ def local_key(layout: HostLayout) -> str:
 def is_committed(layout: HostLayout, generation: str) -> bool:
     """Whether an installation of this generation ran to its end: the receipt is written last."""
     return (layout.generation(generation) / RECEIPT).is_file()
+
+
+def previous_generation(layout: HostLayout, generation: str) -> str | None:
+    """What served, committed, before this generation was installed; None when nothing did."""
+    path = layout.generation(generation) / RECEIPT
+    if not path.is_file():
+        return None
+    table = parse_strict(
+        read_bounded(path, MAX_RECEIPT_BYTES, RECEIPT),
+        max_bytes=MAX_RECEIPT_BYTES,
+        what=RECEIPT,
+        floats=True,
+    )
+    name = table.get("previous") if isinstance(table, dict) else None
+    if isinstance(name, str) and name and is_committed(layout, name):
+        return name
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from edgekit.core import trust
 from edgekit.core.events import Finished, Listener, Started, Warned
 from edgekit.core.install_plan import InstallPlan, plan_table
 from edgekit.errors import EdgekitError
+from edgekit.operations.activation import activate, check_health, deactivate, services_for
 from edgekit.operations.host_records import (
     RECEIPT,
     Unfinished,
@@ -25,16 +26,14 @@ from edgekit.operations.host_records import (
     end_marker,
     ensure_api_keys,
     is_committed,
-    load_appliance,
-    local_key,
     pretty_json,
 )
-from edgekit.system import generations, health
+from edgekit.system import generations
 from edgekit.system.blob_store import copy_blobs, discard_blobs, discard_staging
 from edgekit.system.bundle_set import VerifiedSet
 from edgekit.system.files import durable_write
 from edgekit.system.images import has_podman, load_image, pinned_reference
-from edgekit.system.services import ForegroundServices, Services, SystemdServices
+from edgekit.system.services import ForegroundServices
 from edgekit.system.trust_store import TrustStore
 
 
@@ -88,11 +87,7 @@ class Installation:
         self._first_ever = not any(
             is_committed(self._layout, name) for name in generations.installed(self._layout)
         )
-        self._services: Services = (
-            ForegroundServices(self._layout)
-            if self._layout.is_private
-            else SystemdServices(self._layout)
-        )
+        self._services = services_for(self._layout)
 
     def run(self) -> Receipt:
         """Carry out the plan; on any failure undo it and re-raise."""
@@ -178,14 +173,11 @@ class Installation:
         self._services.stop()
 
     def _switch_and_start(self) -> None:
-        self._stop()
-        if isinstance(self._services, SystemdServices):
-            self._services.link_units(tuple(name for name, _ in self._plan.units))
-        generations.switch_current(self._layout, self._plan.generation)  # I5
-        self._services.start(self._plan.appliance)
+        self._touched_services = True
+        activate(self._layout, self._plan.generation, self._services)
 
     def _check_health(self) -> None:
-        health.ask_known_questions(self._plan.appliance, local_key(self._layout))  # I9
+        check_health(self._layout, self._plan.generation)
 
     def _advance_trust(self) -> None:
         """Record the commit, then raise root and floor (I6); the receipt comes after."""
@@ -218,11 +210,13 @@ class Installation:
     def _undo_services(self) -> None:
         if not self._touched_services:
             return
-        self._services.stop()
-        if generations.current_generation(self._layout) == self._plan.generation:
-            self._switch_back()
-        elif self._previous is not None:
-            self._restart_previous(self._previous)
+        if self._previous is None:
+            deactivate(self._layout, self._services)
+        elif self._layout.is_private:
+            self._services.stop()
+            generations.switch_current(self._layout, self._previous)
+        else:
+            activate(self._layout, self._previous, self._services)
 
     def _undo_files(self) -> None:
         if generations.current_generation(self._layout) != self._plan.generation:
@@ -230,22 +224,6 @@ class Installation:
         if self._first_ever:
             for path in (self._layout.api_keys, self._layout.local_key):
                 path.unlink(missing_ok=True)
-
-    def _switch_back(self) -> None:
-        if self._previous is None:
-            generations.clear_current(self._layout)
-            if isinstance(self._services, SystemdServices):
-                self._services.unlink_units()
-            return
-        generations.switch_current(self._layout, self._previous)
-        self._restart_previous(self._previous)
-
-    def _restart_previous(self, previous: str) -> None:
-        if not isinstance(self._services, SystemdServices):
-            return
-        folder = self._layout.generation(previous) / "units"
-        self._services.link_units(tuple(sorted(path.name for path in folder.iterdir())))
-        self._services.start(load_appliance(self._layout, previous))
 
     def _audit(self, kind: str, **fields: str) -> None:
         statement = self._plan.statement

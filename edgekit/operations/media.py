@@ -9,6 +9,7 @@ where the other sticks are. Both operations read past the page cache: what count
 
 from __future__ import annotations
 
+import base64
 import errno
 import fcntl
 import mmap
@@ -23,6 +24,8 @@ from dataclasses import dataclass, replace
 from functools import partial as bind
 from pathlib import Path
 from typing import Any, Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edgekit.core import findings, set_files, trust
 from edgekit.core.digest import Digest, new_hasher
@@ -403,7 +406,26 @@ def _vouch_unsigned(seen: Seen) -> _Vouched:
             contents = None
     wanted.append(Wanted(set_files.SUMS, len(data), Digest.of(data)))
     wanted.append(Wanted(set_files.SUMS_SIGNATURE))
-    return _Vouched(tuple(wanted), contents)
+    bad = _signature_flaws(seen, None, data)
+    if bad and (contents is None or not _all_agree(seen, lines)):
+        return _sums_in_doubt(seen, bad)
+    return _Vouched(tuple(wanted), contents, flaws=bad)
+
+
+def _all_agree(seen: Seen, lines: dict[str, Digest]) -> bool:
+    """True when every small file is there as SHA384SUMS says."""
+    return all(
+        digest in [Digest.of(data) for _, data in _readable(seen, name)]
+        for name, digest in lines.items()
+        if not set_files.is_volume(name)
+    )
+
+
+def _sums_in_doubt(seen: Seen, bad: tuple[Flaw, ...]) -> _Vouched:
+    """SHA384SUMS fits neither its signature nor the files: it or they are damaged, who knows."""
+    flaws = [Flaw(set_files.SUMS, copy.folder) for copy in seen.copies[set_files.SUMS]]
+    names = (set_files.SUMS, set_files.SUMS_SIGNATURE)
+    return _Vouched(tuple(map(Wanted, names)), flaws=(*flaws, *bad), stopped=True)
 
 
 def _only_volumes(lines: dict[str, Digest]) -> dict[str, Digest | None]:
@@ -431,15 +453,28 @@ def _wanted_volumes(contents: Contents) -> list[Wanted]:
     ]
 
 
-def _signature_flaws(seen: Seen, root: trust.TrustedRoot, sums: bytes) -> tuple[Flaw, ...]:
-    keys = trust.ssh_keys(root)
+def _signature_flaws(seen: Seen, root: trust.TrustedRoot | None, sums: bytes) -> tuple[Flaw, ...]:
+    """Copies of SHA384SUMS.sig that are no signature of SHA384SUMS by a signer of the root.
+
+    Without a root any key will do: that says nothing about who signed, but finds damage.
+    """
     flaws = []
     for copy, data in _readable(seen, set_files.SUMS_SIGNATURE):
+        keys = _key_inside(data) if root is None else trust.ssh_keys(root)
         try:
             verify_ssh(data, sums, keys)
         except SignatureError:
             flaws.append(Flaw(set_files.SUMS_SIGNATURE, copy.folder))
     return tuple(flaws)
+
+
+def _key_inside(signature: bytes) -> list[Ed25519PublicKey]:
+    """The key that an SSHSIG carries: after magic, version and four lengths (PROTOCOL.sshsig)."""
+    body = signature.decode("ascii", errors="replace").split("\n")[1:-2]
+    try:
+        return [Ed25519PublicKey.from_public_bytes(base64.b64decode("".join(body))[33:65])]
+    except ValueError:
+        return []
 
 
 def _readable(seen: Seen, name: str) -> list[tuple[Copy, bytes]]:

@@ -1,4 +1,4 @@
-"""What changes from one set to another: each kind of difference is named, bytes are counted once."""
+"""What changes from one set to another: each difference is named, bytes are counted once."""
 
 from __future__ import annotations
 

@@ -1,0 +1,39 @@
+"""Making a generation the one that serves, or none: units, the `current` link, the daemons."""
+
+from __future__ import annotations
+
+from edgekit.core.host_layout import HostLayout
+from edgekit.operations.host_records import load_appliance, local_key
+from edgekit.system import generations, health
+from edgekit.system.services import ForegroundServices, Services, SystemdServices
+
+
+def services_for(layout: HostLayout) -> Services:
+    """The host's own systemd, or child processes for a private root."""
+    return ForegroundServices(layout) if layout.is_private else SystemdServices(layout)
+
+
+def activate(layout: HostLayout, generation: str, services: Services) -> None:
+    """Stop what runs, let `current` name the generation (I5), and start it.
+
+    Raises EngineError, HostError; the caller decides what to go back to.
+    """
+    services.stop()
+    if isinstance(services, SystemdServices):
+        folder = layout.generation(generation) / "units"
+        services.link_units(tuple(sorted(path.name for path in folder.iterdir())))
+    generations.switch_current(layout, generation)
+    services.start(load_appliance(layout, generation))
+
+
+def deactivate(layout: HostLayout, services: Services) -> None:
+    """Stop what runs; nothing serves afterwards and no unit of ours is linked."""
+    services.stop()
+    generations.clear_current(layout)
+    if isinstance(services, SystemdServices):
+        services.unlink_units()
+
+
+def check_health(layout: HostLayout, generation: str) -> None:
+    """Ask the serving generation its known questions through the API (I9)."""
+    health.ask_known_questions(load_appliance(layout, generation), local_key(layout))

@@ -1,0 +1,118 @@
+"""`edgekit gc` and `edgekit remove`: giving disk back, reference first, then what it named (I8)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.core.digest import Digest
+from edgekit.core.host_layout import HostLayout
+from edgekit.core.release import MAX_MANIFEST_BYTES, parse_manifest
+from edgekit.errors import EdgekitError, PrivilegeError
+from edgekit.operations.activation import deactivate, services_for
+from edgekit.operations.host_records import audit_event, previous_generation, require_generation
+from edgekit.system import generations
+from edgekit.system.files import (
+    exclusive_lock,
+    read_bounded,
+    remove_tree,
+    translate_os_error,
+)
+
+GATEWAY_STATE = ("var/lib/edgekit-gateway", "var/lib/private/edgekit-gateway")
+AUDIT_STATE = ("var/lib/edgekit/audit", "var/lib/private/edgekit/audit")
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What gc removed: generations, number of blobs, bytes given back."""
+
+    generations: tuple[str, ...]
+    blobs: int
+    freed_bytes: int
+
+
+def collect_garbage(layout: HostLayout) -> Collected:
+    """Remove what neither the current nor the previous generation needs.
+
+    Raises NotInstalledError, BusyError, FormatError when a kept generation's manifest is damaged
+    (then nothing is removed).
+    """
+    with exclusive_lock(layout.lock, "this host"):
+        current = require_generation(layout)
+        previous = previous_generation(layout, current)
+        kept = [name for name in (current, previous) if name is not None]
+        needed = {digest for name in kept for digest in _blobs_of(layout, name)}
+        dropped = tuple(name for name in generations.installed(layout) if name not in kept)
+        audit_event(
+            layout,
+            {"type": "gc", "removed": ",".join(dropped)[:1000], "actor": f"uid {os.getuid()}"},
+        )
+        for name in dropped:
+            generations.remove_generation(layout, name)
+        remove_tree(layout.staging)
+        blobs, freed = _remove_blobs(layout, needed)
+    return Collected(dropped, blobs, freed)
+
+
+def remove_appliance(layout: HostLayout, *, with_audit_log: bool) -> None:
+    """Stop and remove everything edgekit put on this host; the audit log stays unless told.
+
+    Raises PrivilegeError, BusyError, HostError. Safe to run again after an interruption.
+    """
+    if not layout.is_private and os.geteuid() != 0:
+        raise PrivilegeError("removing needs root", hint="sudo edgekit remove")
+    if layout.is_private:
+        layout.run.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(layout.lock, "this host"):
+        if layout.audit.exists():
+            audit_event(layout, {"type": "remove", "actor": f"uid {os.getuid()}"})
+        if layout.opt.exists():
+            deactivate(layout, services_for(layout))
+        for folder in (layout.opt, layout.configuration, layout.staging, layout.trust):
+            remove_tree(folder)
+        remove_tree(layout.state / "blobs")
+        for name in GATEWAY_STATE:
+            _remove_link_or_tree(layout.root / name)
+        if with_audit_log:
+            for name in AUDIT_STATE:
+                _remove_link_or_tree(layout.root / name)
+        for leftover in layout.state.glob("*.json"):
+            leftover.unlink()
+
+
+def _blobs_of(layout: HostLayout, generation: str) -> set[Digest]:
+    path = layout.generation(generation) / "manifest.json"
+    manifest = parse_manifest(read_bounded(path, MAX_MANIFEST_BYTES, "manifest.json"))
+    return {entry.digest for entry in manifest.entries}
+
+
+def _remove_blobs(layout: HostLayout, needed: set[Digest]) -> tuple[int, int]:
+    """Remove blobs nobody needs; (number, bytes)."""
+    count = freed = 0
+    try:
+        for path in sorted((layout.state / "blobs").glob("*/*")):
+            if _digest_of(path) in needed:
+                continue
+            freed += path.stat().st_size
+            count += 1
+            path.unlink()
+    except OSError as error:
+        raise translate_os_error(error, "removing blobs") from error
+    return count, freed
+
+
+def _digest_of(path: Path) -> Digest | None:
+    """The digest a blob's path names; None for a file that is no blob."""
+    try:
+        return Digest(path.parent.name, path.name)
+    except EdgekitError:
+        return None
+
+
+def _remove_link_or_tree(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()
+    else:
+        remove_tree(path)

@@ -1,0 +1,51 @@
+"""`edgekit rollback`: back to the generation that served before the current one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from edgekit.core.events import Finished, Listener, Started
+from edgekit.core.host_layout import HostLayout
+from edgekit.errors import EdgekitError, NotInstalledError
+from edgekit.operations.activation import activate, check_health, services_for
+from edgekit.operations.host_records import (
+    audit_event,
+    previous_generation,
+    require_generation,
+)
+from edgekit.system.files import exclusive_lock
+from edgekit.system.services import ForegroundServices
+
+
+def rollback(layout: HostLayout, listener: Listener) -> tuple[str, str]:
+    """Serve the previous generation again; (from, to).
+
+    The floor stays where it is: going back is a local act, and a set older than the floor still
+    cannot be installed. When the previous generation does not answer its questions the current one
+    is started again and the error raised. Raises NotInstalledError, BusyError, EngineError.
+    """
+    with exclusive_lock(layout.lock, "this host"):
+        current = require_generation(layout)
+        previous = previous_generation(layout, current)
+        if previous is None:
+            raise NotInstalledError(
+                "there is no earlier release to go back to", found=current, hint="edgekit status"
+            )
+        record = {"generation": previous, "previous": current, "actor": f"uid {os.getuid()}"}
+        audit_event(layout, {"type": "rollback_begin", **record})
+        services = services_for(layout)
+        listener(Started("roll back"))
+        try:
+            activate(layout, previous, services)
+            check_health(layout, previous)
+        except BaseException:
+            with contextlib.suppress(EdgekitError):
+                activate(layout, current, services)
+            audit_event(layout, {"type": "rollback_abort", **record})
+            raise
+        audit_event(layout, {"type": "rollback_commit", **record})
+        if isinstance(services, ForegroundServices):
+            services.stop()
+        listener(Finished("roll back"))
+    return current, previous

@@ -5,16 +5,19 @@ Each task runs in a process of its own and prints the seconds it took, imports n
 
 from __future__ import annotations
 
-import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from benchmarks.payload import make_payload
+from edgekit.core.digest import Digest
 from edgekit.core.events import ignore_events
 from edgekit.core.layout import plan_layout
 from edgekit.core.release import MAX_VOLUME_BYTES, VolumeTable, parse_volume_table
+from edgekit.system.digest_cache import DigestCache
 from edgekit.system.files import fsync_directory
 from edgekit.system.volumes import (
     BlobSink,
@@ -26,19 +29,9 @@ from edgekit.system.volumes import (
 )
 
 
-def _table(folder: Path) -> VolumeTable:
-    return parse_volume_table((folder / "volumes.json").read_bytes())
-
-
-def _read(folder: Path, table: VolumeTable, sink: BlobSink | None) -> None:
-    read_volumes(
-        table,
-        lambda index: folder / table.volumes[index].name,
-        wanted=None,
-        sink=sink,
-        listener=ignore_events,
-        task="benchmark",
-    )
+def payload(folder: str, total: str) -> None:
+    """Files and sets to work on."""
+    make_payload(Path(folder), int(total))
 
 
 def verify_and_copy(set_folder: str, target: str) -> None:
@@ -66,10 +59,73 @@ def hash_all(folder: str, algorithm: str) -> None:
         list(pool.map(lambda path: hash_file(path, algorithm), paths))
 
 
+def hash_and_copy(folder: str, target: str) -> None:
+    """What a packager could not do without: all bytes hashed once by all cores, and copied."""
+    hash_all(folder, "sha384")
+    subprocess.run(["cp", "-r", folder, target], check=True)
+    subprocess.run(["sync"], check=True)
+
+
+def write_known(files: str, set_folder: str, target: str) -> None:
+    """`write_volumes` for files whose digests are known (here: from a set made before)."""
+    table = _table(Path(set_folder))
+    digests = [digest for digest, _ in table.blobs]
+    blobs = [
+        BlobSource(digest, path.stat().st_size, path)
+        for digest, path in zip(digests, _paths(files), strict=True)
+    ]
+    _write(blobs, Path(target), table.algorithm)
+
+
+def write_unknown(files: str, algorithm: str, target: str) -> None:
+    """A first bundle's write path: hash every file by all cores, then `write_volumes`."""
+    with ThreadPoolExecutor(worker_count()) as pool:
+        hashed = pool.map(lambda path: (*hash_file(path, "sha384"), path), _paths(files))
+    _write([BlobSource(*blob) for blob in hashed], Path(target), algorithm)
+
+
+def rebuild(files: str, cache: str) -> None:
+    """The digests of all files as `edgekit bundle` gets them, with its cache."""
+    Path(cache).mkdir(exist_ok=True)
+    with DigestCache(Path(cache)) as digests, ThreadPoolExecutor(worker_count()) as pool:
+        list(pool.map(digests.digest, _paths(files)))
+
+
+def _paths(folder: str) -> list[Path]:
+    return sorted(Path(folder).iterdir())
+
+
+def _table(folder: Path) -> VolumeTable:
+    return parse_volume_table((folder / "volumes.json").read_bytes())
+
+
+def _read(folder: Path, table: VolumeTable, sink: BlobSink | None) -> None:
+    read_volumes(
+        table,
+        lambda index: folder / table.volumes[index].name,
+        wanted=None,
+        sink=sink,
+        listener=ignore_events,
+        task="benchmark",
+    )
+
+
+def _write(blobs: list[BlobSource], target: Path, algorithm: str) -> None:
+    target.mkdir()
+    sizes: list[tuple[Digest, int]] = [(blob.digest, blob.size) for blob in blobs]
+    volumes, extents = plan_layout(sizes, volume_bytes=MAX_VOLUME_BYTES)
+    write_volumes(target, blobs, volumes, extents, algorithm=algorithm, listener=ignore_events)
+
+
 TASKS: dict[str, Callable[..., None]] = {
+    "payload": payload,
     "verify-and-copy": verify_and_copy,
     "verify-only": verify_only,
     "hash-all": hash_all,
+    "hash-and-copy": hash_and_copy,
+    "write-known": write_known,
+    "write-unknown": write_unknown,
+    "rebuild": rebuild,
 }
 
 

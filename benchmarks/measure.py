@@ -17,6 +17,9 @@ from pathlib import Path
 from statistics import median
 
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
+MIN_COLD_BYTES = 100_000_000
+"""Less data says nothing about cold caches, and dropping them disturbs the whole machine."""
+
 PYTHON_CHILD = (sys.executable, "-m", "benchmarks.child")
 
 
@@ -88,11 +91,17 @@ def shell(name: str, script: str, *arguments: str | Path) -> Contender:
     return Contender(name, ("sh", "-ec", script, "sh", *map(str, arguments)))
 
 
+def run_child(task: str, *arguments: str | Path) -> None:
+    """Do something large outside this process. Raises CalledProcessError."""
+    contender = python_child(task, task, *arguments)
+    subprocess.run(contender.argv, stdout=subprocess.DEVNULL, check=True)
+
+
 def installed(tool: str) -> bool:
     """Whether a peer can take part; prints a line when it cannot."""
     if shutil.which(tool):
         return True
-    print(f"  {tool} is not installed: skipped")
+    print(f"{tool} is not installed: skipped", file=sys.stderr)
     return False
 
 
@@ -111,8 +120,8 @@ def compare(
 ) -> list[Row]:
     """Run all contenders in turn, `rounds` times over; ratios are to the first one.
 
-    Written files are removed, and everything dirty is flushed, outside the measured time. Raises
-    CalledProcessError when a contender fails.
+    What they write to `{target}` is removed, and everything dirty is flushed, outside the measured
+    time. Raises CalledProcessError when a contender fails.
     """
     runs = [
         [_run(contender, folder / "target", cold=cold) for contender in contenders]
@@ -135,10 +144,12 @@ def compare(
 def compare_warm_and_cold(
     contenders: Sequence[Contender], *, amount: int, rounds: int, folder: Path
 ) -> list[Row]:
-    """`compare` with warm caches, and with cold ones where this process may drop them."""
+    """`compare` with warm caches, and with cold ones where there is enough data and the right to."""
     rows = compare(contenders, amount=amount, rounds=rounds, folder=folder)
+    if amount < MIN_COLD_BYTES:
+        return rows
     if not can_drop_caches():
-        print("  caches cannot be dropped here (not root): warm only")
+        print("caches cannot be dropped here (not root): warm only", file=sys.stderr)
         return rows
     return rows + compare(contenders, amount=amount, rounds=rounds, folder=folder, cold=True)
 
@@ -168,11 +179,8 @@ def _run(contender: Contender, target: Path, *, cold: bool) -> _Run:
 
 def render(title: str, rows: Sequence[Row]) -> str:
     """Rows as an aligned table for people."""
-    lines = [
-        title,
-        f"  {'':34} {'caches':6} {'seconds':>8} {'MB/s':>7} {'ratio':>6} "
-        f"{'from..to':>12} {'cpu s':>7} {'peak MiB':>8}",
-    ]
+    numbers = f"{'seconds':>8} {'MB/s':>7} {'ratio':>6} {'from..to':>12} {'cpu s':>7} {'peak MiB':>8}"
+    lines = [title, f"  {'':34} {'caches':6} {numbers}"]
     for row in rows:
         span = f"{min(row.ratios):.2f}..{max(row.ratios):.2f}"
         lines.append(

@@ -1,8 +1,7 @@
-"""Generated payloads: what a set of models looks like, in any size, and the same bytes each time."""
+"""Generated payloads: the shape of a set of models in any size, and the same bytes each time."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from random import Random
 
@@ -28,7 +27,7 @@ def make_files(folder: Path, total: int) -> None:
     """Write the payload's files, incompressible and all different."""
     folder.mkdir(parents=True)
     for index, size in enumerate(file_sizes(total)):
-        random = Random(index)  # noqa: S311 - a payload, not a secret
+        random = Random(index)
         with (folder / f"{index:03}.bin").open("wb") as file:
             for start in range(0, size, CHUNK_BYTES):
                 file.write(random.randbytes(min(CHUNK_BYTES, size - start)))
@@ -54,7 +53,8 @@ def make_set(files: Path, folder: Path, algorithm: str) -> None:
     (folder / "volumes.json").write_bytes(encode_volume_table(table))
 
 
-if __name__ == "__main__":
-    make_files(Path(sys.argv[1]) / "files", int(sys.argv[2]))
-    for name in ("sha384", "sha256"):
-        make_set(Path(sys.argv[1]) / "files", Path(sys.argv[1]) / name, name)
+def make_payload(folder: Path, total: int) -> None:
+    """`files`, and a set of them with either block digest: `sha384` and `sha256`."""
+    make_files(folder / "files", total)
+    for algorithm in ("sha384", "sha256"):
+        make_set(folder / "files", folder / algorithm, algorithm)

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -31,13 +31,12 @@ from tools.debian_packages import (
     missing_packages,
 )
 from tools.demo_guest import ANSWER, MODEL, QUESTION, UNITS, GuestStory
+from tools.demo_processes import ROOT, RootfsBuild, edgekit, service
 from tools.demo_registry import demo_registry
 from tools.demo_story import DemoError, Story, size_text
 from tools.sealed_resources import SealedHostError, locked
 
-ROOT = Path(__file__).resolve().parent.parent
 BOOT_TIMEOUT_S = 300.0
-STOP_TIMEOUT_S = 20.0
 MAX_ROOT_PATH = 65
 """A private root's sockets have longer paths, and those end at 107 bytes."""
 
@@ -61,8 +60,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     cache = ROOT / ".cache"
-    (cache / "demo").mkdir(parents=True, exist_ok=True)
     try:
+        (cache / "demo").mkdir(parents=True, exist_ok=True)
         with locked(cache / "demo/lock", wait=False):
             return _demo(cache, story)
     except KeyboardInterrupt:
@@ -70,7 +69,10 @@ def main() -> int:
         return 128 + signal.SIGINT
     except (DemoError, SealedHostError) as error:
         story.plain(f"\ndemo FAILED: {error}")
-        return 1
+    except PermissionError as error:
+        story.plain(f"\ndemo FAILED: {error.filename} is another user's, maybe root's; "
+                    "`sudo make clean` removes what earlier runs left")
+    return 1
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:
@@ -82,7 +84,7 @@ def _demo(cache: Path, story: Story) -> int:
     missing = _install_packages(story)
     reasons = sealed_host.missing_requirements()
     if os.geteuid() != 0:
-        reasons = ["only root can boot a sealed host"]
+        reasons = ["only root can boot one"]
     with RootfsBuild() if not reasons else contextlib.nullcontext() as rootfs:
         demo_set = build_set(cache, with_image=not missing and os.geteuid() == 0, story=story)
         if rootfs is not None:
@@ -90,7 +92,7 @@ def _demo(cache: Path, story: Story) -> int:
                 return sealed_demo(demo_set, rootfs.wait(story), cache, story)
             except sealed_host.BootError as error:
                 reasons = [_boot_failure(error, cache)]
-    story.line("host", f"no sealed host here ({'; '.join(reasons)}): a private folder instead")
+    story.line("host", f"a private folder; no sealed host here: {'; '.join(reasons)}")
     return private_demo(demo_set, story)
 
 
@@ -115,34 +117,6 @@ def _boot_failure(error: sealed_host.BootError, cache: Path) -> str:
         return f"it did not come up, see {_shown(report)}"
     lines = "\n".join(f"  | {line}" for line in error.result.job_output.splitlines()[-25:])
     raise DemoError(f"on the sealed host; its last lines are\n{lines}\nmore in {_shown(report)}")
-
-
-class RootfsBuild:
-    """The sealed host's root file system, built by another process beside everything else."""
-
-    def __enter__(self) -> RootfsBuild:
-        """Start it."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tools.rootfs", str(sealed_host.default_cache_dir())], cwd=ROOT,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop it when it still runs; it takes back what it has begun."""
-        _stop(self._process)
-
-    def wait(self, story: Story) -> Path:
-        """The finished folder. Raises DemoError."""
-        waiting: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-        if self._process.poll() is None:
-            waiting = story.step("host", "building a Debian without Python, once", slow=True)
-        with waiting:
-            output, errors = self._process.communicate()
-        if self._process.returncode != 0:
-            raise DemoError(f"the sealed host has no root file system: {errors.strip()}")
-        return Path(output.strip())
 
 
 def build_set(cache: Path, *, with_image: bool, story: Story) -> DemoSet:
@@ -199,57 +173,6 @@ def _registry(work: Path, wanted: bool) -> Iterator[dict[str, str]]:
         yield {"CONTAINERS_REGISTRIES_CONF": str(registry.config)}
 
 
-def edgekit(
-    *arguments: str, program: Path | None = None, environment: dict[str, str] | None = None,
-    on_line: Callable[[str], None] = lambda _: None,
-) -> str:
-    """Run the checkout's edgekit, or the set's `program`; its stdout.
-
-    `on_line` gets each line of its progress. It has a session of its own, so that Ctrl-C reaches
-    only us and it is told to stop exactly once. Raises DemoError.
-    """
-    command = [str(program)] if program else [sys.executable, "-m", "edgekit"]
-    errors: list[str] = []
-    with tempfile.TemporaryFile("w+") as output, _service(
-        [*command, *arguments], stdout=output, stderr=subprocess.PIPE,
-        env={**os.environ, **(environment or {})},
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            errors.append(line)
-            on_line(line.rstrip())
-        if process.wait() != 0:
-            raise DemoError(f"edgekit {arguments[0]}, exit code {process.returncode}\n"
-                            + "".join(errors[-30:]))
-        output.seek(0)
-        return output.read()
-
-
-@contextlib.contextmanager
-def _service(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A program that runs no longer than the block, and nothing that it started either."""
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, text=True,
-                               start_new_session=True, **options)
-    try:
-        yield process
-    finally:
-        _stop(process)
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    """Ask once, wait, then kill what is left of its process group."""
-    if process.poll() is None:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_TIMEOUT_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
-
-
 def guest_job(demo_set: DemoSet) -> str:
     """What the operator types on the sealed host."""
     return demo_guest.guest_job(demo_set.fingerprint)
@@ -297,12 +220,12 @@ def private_demo(demo_set: DemoSet, story: Story) -> int:
                 program=program)
     installed = story.seconds
     serve = [str(program), "serve", *at]
-    with _service(serve, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as service:
-        assert service.stdout is not None
+    with service(serve, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as server:
+        assert server.stdout is not None
         with story.step("serve", "starting") as step:
-            step.result = service.stdout.readline().strip()
+            step.result = server.stdout.readline().strip()
             if not step.result:
-                raise DemoError(f"edgekit serve ended: {service.communicate()[1]}")
+                raise DemoError(f"edgekit serve ended: {server.communicate()[1]}")
         story.line("question", QUESTION)
         with story.step("answer", "") as step:
             answer = step.result = edgekit("run", MODEL, QUESTION, *at, program=program).strip()

@@ -49,7 +49,7 @@ def _check_python() -> None:
             "use Debian's: make PYTHON=/usr/bin/python3")
     if missing:
         raise EnvironmentMakingError(
-            f"Debian packages are missing, please install them first:\n\n"
+            "Debian packages are missing; install them, then run make again:\n\n"
             f"    {install_command(missing)}\n")
 
 

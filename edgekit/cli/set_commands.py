@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -50,13 +50,27 @@ def inspect(
     root: RootOption = HostLayout.HOST,
     fingerprint: FingerprintOption = None,
     insecure_developer_root: DeveloperOption = False,
+    sbom: Annotated[
+        bool, typer.Option("--sbom", help="Print the bill of materials (CycloneDX JSON).")
+    ] = False,
+    provenance: Annotated[
+        bool, typer.Option("--provenance", help="Print the provenance (in-toto statement, SLSA).")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Show what is inside a set, as safely as installing it, without reading its volumes."""
-    from edgekit.operations.verify import Trusting, inspection, verify_metadata
+    from edgekit.core import set_files
+    from edgekit.operations.verify import Trusting, attested, inspection, verify_metadata
 
+    if sbom and provenance:
+        raise typer.BadParameter("--sbom and --provenance are two documents; ask for one")
     trusting = Trusting(HostLayout(root), fingerprint, insecure_developer_root)
-    table = inspection(verify_metadata(tuple(folders), trusting))
+    verified = verify_metadata(tuple(folders), trusting, check_installer=False)
+    if sbom or provenance:
+        name = set_files.SBOM if sbom else set_files.PROVENANCE
+        typer.echo(attested(verified).document(name).decode("ascii"))
+        return
+    table = inspection(verified)
     if json_:
         typer.echo(render_json(table))
         return
@@ -87,6 +101,43 @@ def inspect(
         typer.echo(f"{role:<10} {row['files']} files, {format_bytes(row['bytes'])}")
     for volume in table["volumes"]:
         typer.echo(f"volume     {volume['name']}  {format_bytes(volume['bytes'])}")
+    _print_licenses(table)
+    _print_attested(table)
+
+
+def _print_licenses(table: dict[str, Any]) -> None:
+    """Which licence whose, as the bill of materials says, and where the texts are."""
+    for name, users in (table["sbom"] or {"licenses": {}})["licenses"].items():
+        more = f" and {len(users) - 5} more" if len(users) > 5 else ""
+        typer.echo(f"licence    {name or 'none named'}: {', '.join(users[:5])}{more}")
+    terms = [text for text in table["licenses"] if text["path"].startswith("licenses/models/")]
+    for text in terms:
+        typer.echo(f"terms      {text['path']}  {format_bytes(text['bytes'])}")
+    if len(terms) < len(table["licenses"]):
+        typer.echo(f"texts      {len(table['licenses']) - len(terms)} more below licenses/")
+
+
+def _print_attested(table: dict[str, Any]) -> None:
+    sbom, provenance, summary = table["sbom"], table["provenance"], table["summary"]
+    if sbom is not None:
+        counts = ", ".join(f"{count} {kind}" for kind, count in sbom["components"].items())
+        typer.echo(f"sbom       {counts or 'empty'}")
+    if provenance is not None:
+        typer.echo(
+            f"made by    {provenance['builder']} {provenance['edgekit']} from "
+            f"{provenance['inputs']} inputs, recipe {_short(provenance['recipe'])}, "
+            f"lock {_short(provenance['lock'])}"
+        )
+    if summary is not None:
+        typer.echo(
+            f"checked    {summary['result'].lower()}, {', '.join(summary['levels'])}, by "
+            f"{', '.join(summary['signed_by'])}"
+        )
+
+
+def _short(digest: str) -> str:
+    """Twelve digits of a digest, for people."""
+    return digest.partition(":")[2][:12]
 
 
 def _print_signers(table: dict[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 Engines have crashed, leaked and worse on lying headers (CVE-2026-7482, CVE-2025-53630), so every
 count, length, offset and product is checked here before a native parser sees the file. Format:
-ggml docs/gguf.md, versions 2 and 3, little endian.
+ggml docs/gguf.md, versions 2 and 3, little endian; what ggml's own reader demands (ggml/src/
+gguf.cpp: names below 64 bytes, tensors one after another in the table's order) is demanded too.
+What the keys mean is judged in core/gguf_rules.py.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ MAX_STRING_BYTES = 4 << 20
 MAX_ARRAY_ITEMS = 4 << 20
 MAX_HEADER_BYTES = 256 << 20
 MAX_DIMENSIONS = 4
+MAX_NAME_BYTES = 63
+MAX_KEY_BYTES = 256
 
 _SCALARS = {
     0: "<B",
@@ -32,7 +36,7 @@ _SCALARS = {
     11: "<q",
     12: "<d",
 }
-_BOOL, _STRING, _ARRAY = 7, 8, 9
+_U32, _BOOL, _STRING, _ARRAY = 4, 7, 8, 9
 
 TENSOR_TYPES = {
     0: ("F32", 1, 4),
@@ -67,6 +71,9 @@ TENSOR_TYPES = {
     34: ("TQ1_0", 256, 54),
     35: ("TQ2_0", 256, 66),
     39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36),
+    41: ("Q1_0", 128, 18),
+    42: ("Q2_0", 64, 18),
 }
 """ggml type number: name, elements per block, bytes per block (ggml.c type traits)."""
 
@@ -90,10 +97,14 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """A checked header. `metadata` holds scalars and strings; arrays are kept as their length."""
+    """A checked header. `metadata` holds scalars and strings; arrays are kept as their length.
+
+    `types` has ggml's number of the type of every value, or of the items of an array.
+    """
 
     metadata: dict[str, int | float | bool | str]
     array_lengths: dict[str, int]
+    types: dict[str, int]
     tensors: tuple[Tensor, ...]
     data_offset: int
 
@@ -178,8 +189,11 @@ class _Reader:
             raise self.fail(f"{what} {value} is above {limit}")
         return value
 
-    def string(self) -> str:
-        return self.bytes(self.bounded(MAX_STRING_BYTES, "string length")).decode("utf-8")
+    def string(self, limit: int = MAX_STRING_BYTES) -> str:
+        text = self.bytes(self.bounded(limit, "string length")).decode("utf-8")
+        if "\0" in text and limit < MAX_STRING_BYTES:
+            raise self.fail("a name holds a zero byte")
+        return text
 
 
 def _header(reader: _Reader, file_size: int) -> GgufHeader:
@@ -190,38 +204,44 @@ def _header(reader: _Reader, file_size: int) -> GgufHeader:
         raise reader.fail(f"version {version} is not 2 or 3")
     tensor_count = reader.bounded(MAX_TENSORS, "tensor count")
     key_count = reader.bounded(MAX_KEYS, "key count")
-    metadata, lengths = _metadata(reader, key_count)
+    metadata, lengths, types = _metadata(reader, key_count)
     raw = [_tensor(reader) for _ in range(tensor_count)]
     alignment = metadata.get("general.alignment", 32)
+    if types.get("general.alignment", _U32) != _U32:
+        raise reader.fail("alignment is not a number of 32 bits")
     if type(alignment) is not int or not 8 <= alignment <= 65536 or alignment & (alignment - 1):
         raise reader.fail("alignment is not a power of two from 8 to 65536")
     data_offset = -(-reader.position // alignment) * alignment
     _check_tensors(reader, raw, alignment, file_size - data_offset)
-    return GgufHeader(metadata, lengths, tuple(raw), data_offset)
+    return GgufHeader(metadata, lengths, types, tuple(raw), data_offset)
 
 
 def _metadata(
     reader: _Reader, count: int
-) -> tuple[dict[str, int | float | bool | str], dict[str, int]]:
+) -> tuple[dict[str, int | float | bool | str], dict[str, int], dict[str, int]]:
     metadata: dict[str, int | float | bool | str] = {}
     lengths: dict[str, int] = {}
+    types: dict[str, int] = {}
     for _ in range(count):
-        key = reader.string()
-        if key in metadata or key in lengths or not key or len(key) > 256:
-            raise reader.fail(f"key {key[:60]!r} is empty, too long or there twice")
+        key = reader.string(MAX_KEY_BYTES)
+        if key in types or not key:
+            raise reader.fail(f"key {key[:60]!r} is empty or there twice")
         kind = reader.number("<I")
         if kind == _ARRAY:
-            lengths[key] = _skip_array(reader)
+            types[key], lengths[key] = _skip_array(reader)
         else:
-            metadata[key] = _scalar(reader, kind)
-    return metadata, lengths
+            types[key], metadata[key] = kind, _scalar(reader, kind)
+    return metadata, lengths, types
 
 
 def _scalar(reader: _Reader, kind: int) -> int | float | bool | str:
     if kind == _STRING:
         return reader.string()
     if kind == _BOOL:
-        return reader.number("<B") != 0
+        byte = reader.number("<B")
+        if byte > 1:
+            raise reader.fail(f"a boolean of {byte}")
+        return byte == 1
     if kind not in _SCALARS:
         raise reader.fail(f"value type {kind} does not exist")
     value: int | float = struct.unpack(
@@ -230,8 +250,8 @@ def _scalar(reader: _Reader, kind: int) -> int | float | bool | str:
     return value
 
 
-def _skip_array(reader: _Reader) -> int:
-    """Check an array's items and return their number; nested arrays are refused."""
+def _skip_array(reader: _Reader) -> tuple[int, int]:
+    """Check an array's items; their type and number. Nested arrays are refused."""
     kind = reader.number("<I")
     count = reader.bounded(MAX_ARRAY_ITEMS, "array length")
     if kind == _STRING:
@@ -242,13 +262,13 @@ def _skip_array(reader: _Reader) -> int:
         reader.bytes(width * count)
     else:
         raise reader.fail(f"array of type {kind}")
-    return count
+    return kind, count
 
 
 def _tensor(reader: _Reader) -> Tensor:
-    name = reader.string()
+    name = reader.string(MAX_NAME_BYTES)
     rank = reader.number("<I")
-    if not 1 <= rank <= MAX_DIMENSIONS or len(name) > 128:
+    if not 1 <= rank <= MAX_DIMENSIONS or not name:
         raise reader.fail(f"tensor {name[:60]!r} has {rank} dimensions")
     dimensions = tuple(reader.bounded(1 << 40, "dimension") for _ in range(rank))
     kind = reader.number("<I")
@@ -259,19 +279,23 @@ def _tensor(reader: _Reader) -> Tensor:
     elements = 1
     for dimension in dimensions:
         elements *= dimension
-    if elements == 0 or dimensions[0] % block:
+    if not 0 < elements < 1 << 50 or dimensions[0] % block:
         raise reader.fail(f"tensor {name!r} has an impossible shape for {type_name}")
     return Tensor(name, dimensions, type_name, offset, elements // block * block_bytes)
 
 
 def _check_tensors(reader: _Reader, tensors: list[Tensor], alignment: int, data_bytes: int) -> None:
-    """Names are unique; data is aligned, inside the file, and no two tensors overlap."""
+    """Names are unique; data lies inside the file, one tensor after another without a gap."""
     if len({tensor.name for tensor in tensors}) != len(tensors):
         raise reader.fail("two tensors have the same name")
     end = 0
-    for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
-        if tensor.offset % alignment or tensor.offset < end:
-            raise reader.fail(f"tensor {tensor.name!r} is misaligned or overlaps another")
+    for tensor in tensors:
+        if tensor.offset != -(-end // alignment) * alignment:
+            raise reader.fail(
+                f"tensor {tensor.name!r} overlaps another, is misaligned or leaves a gap"
+            )
         end = tensor.offset + tensor.size
         if end > data_bytes:
             raise reader.fail(f"tensor {tensor.name!r} reaches beyond the end of the file")
+    if tensors and data_bytes >= -(-end // alignment) * alignment + alignment:
+        raise reader.fail(f"{data_bytes - end} bytes after the last tensor belong to none")

@@ -66,13 +66,19 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class ModelRecipe:
-    """A model (AI weights) with its variants; `context` is what is wanted, in tokens per slot."""
+    """A model (AI weights) with its variants; `context` is what is wanted, in tokens per slot.
+
+    `base_model` names what it was made from; `terms` is the path of its licence or terms, a text
+    file, relative to the recipe's own folder unless absolute. Both may be empty.
+    """
 
     name: str
     context: int
     license: str
     variants: tuple[Variant, ...]
     canaries: tuple[Canary, ...]
+    base_model: str = ""
+    terms: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +195,8 @@ def _model(fields: Fields) -> ModelRecipe:
         license=fields.text("license", max_length=100),
         variants=tuple(_variant(item) for item in fields.items("variant", max_items=32)),
         canaries=tuple(_canary(item) for item in fields.items("canary", max_items=32, default=[])),
+        base_model=fields.text("base_model", max_length=200, default=""),
+        terms=fields.text("terms", max_length=1024, default=""),
     )
     fields.finish()
     if not model.variants:

@@ -15,13 +15,24 @@ INSTALLER = "edgekit"
 SUMS = "SHA384SUMS"
 SUMS_SIGNATURE = "SHA384SUMS.sig"
 TRUST = "trust"
+ATTEST = "attest"
+SBOM = "attest/sbom.cdx.json"
+PROVENANCE = "attest/provenance.dsse.json"
+SUMMARY = "attest/summary.dsse.json"
+FOLDERS = (TRUST, ATTEST)
+"""Folders inside a set's folder; each holds files only."""
 
 MAX_SMALL_FILE_BYTES = 1 << 20
 MAX_INSTALLER_BYTES = 512 << 20
 MAX_SUMS_BYTES = 4 << 20
+MAX_SBOM_BYTES = 16 << 20
+MAX_ATTESTATION_BYTES = 4 << 20
 
 VOLUME_PATTERN = r"vol-[0-9]{4}\.ekv"
 ROOT_PATTERN = r"trust/[1-9][0-9]{0,3}\.root\.json"
+ATTEST_PATTERN = r"attest/[a-z0-9](?:[a-z0-9.-]{0,50}[a-z0-9-])?\.json"
+
+_FIXED = frozenset((RELEASE, MANIFEST, VOLUMES, README, INSTALLER, SUMS, SUMS_SIGNATURE))
 
 _SIDECARS = re.compile(
     r"\._.*|\.DS_Store|\.Trash.*|\.Spotlight-V100|\.fseventsd|System Volume Information"
@@ -40,6 +51,16 @@ def is_volume(name: str) -> bool:
     return re.fullmatch(VOLUME_PATTERN, name) is not None
 
 
+def is_set_file(name: str) -> bool:
+    """True for a name that some file of a set has, relative to the set's folder."""
+    return (
+        name in _FIXED
+        or is_volume(name)
+        or re.fullmatch(ROOT_PATTERN, name) is not None
+        or re.fullmatch(ATTEST_PATTERN, name) is not None
+    )
+
+
 def max_bytes_of(name: str) -> int:
     """Step V1: the size cap of a metadata file, in bytes."""
     caps = {
@@ -48,6 +69,9 @@ def max_bytes_of(name: str) -> int:
         VOLUMES: MAX_VOLUMES_BYTES,
         INSTALLER: MAX_INSTALLER_BYTES,
         SUMS: MAX_SUMS_BYTES,
+        SBOM: MAX_SBOM_BYTES,
+        PROVENANCE: MAX_ATTESTATION_BYTES,
+        SUMMARY: MAX_ATTESTATION_BYTES,
     }
     if re.fullmatch(ROOT_PATTERN, name):
         return MAX_ROOT_BYTES

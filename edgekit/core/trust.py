@@ -401,7 +401,9 @@ def _signers(root: Root, role: str) -> dict[str, dict[str, Key]]:
     for keyid in root.roles[role].keyids:
         key = root.keys.get(keyid)
         if key is None:
-            raise FormatError(f"root role {role} names a key it does not hold", found=keyid[:16])
+            raise FormatError(
+                f"root role {role} names a key it does not hold", found=str(keyid)[:16]
+            )
         name = key.unrecognized_fields.get(SIGNER_FIELD)
         kind = "pq" if key.scheme == PQ_SCHEME else "classical"
         known = key.scheme == PQ_SCHEME or key.scheme in CLASSICAL_SCHEMES

@@ -10,8 +10,14 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from typing import Any
 
+from edgekit.core.chat_template import (
+    MAX_TEMPLATE_BYTES,
+    check_chat_template,
+    json_chat_templates,
+)
 from edgekit.core.names import RelPath
 from edgekit.errors import RefusedContentError
 
@@ -65,8 +71,10 @@ _MAGICS = (
     (b"\xcf\xfa\xed\xfe", "program"),
     *((bytes((0x80, protocol)), "pickle") for protocol in range(2, 6)),
 )
-_CODE_KEYS = ("auto_map", "custom_pipelines")
-"""Keys by which transformers imports Python from the repository of the weights."""
+_CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code", "py/object", "py/reduce")
+"""Keys by which transformers, and jsonpickle, import Python from the repository of the weights."""
+_OLD_PICKLE = re.compile(rb"c[A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n|\((?:dp|lp|tp|i|c)\w*\n")
+"""How a pickle of protocol 0, which is text, begins: with an import or with a container."""
 
 
 def check_weights_name(path: RelPath) -> None:
@@ -86,8 +94,11 @@ def check_weights_name(path: RelPath) -> None:
 
 def head_bytes(path: RelPath, size: int) -> int:
     """How many first bytes of a file of `size` bytes `check_weights_file` wants to see."""
-    if _suffix(path.parts[-1].lower()) == ".json":
+    suffix = _suffix(path.parts[-1].lower())
+    if suffix == ".json":
         return min(size, MAX_JSON_BYTES)
+    if suffix == ".jinja":
+        return min(size, MAX_TEMPLATE_BYTES)
     return min(size, HEAD_BYTES)
 
 
@@ -106,7 +117,9 @@ def check_weights_file(path: RelPath, head: bytes, size: int) -> None:
     else:
         problem = _magic_problem(head)
         if problem is None and suffix == ".json":
-            problem = _json_problem(head, size)
+            problem = _json_problem(path, head, size)
+        elif problem is None and suffix == ".jinja":
+            problem = _template_problem(path, head, size)
         elif problem is None and suffix == ".model":
             problem = _tokenizer_problem(head)
         elif problem is None:
@@ -134,6 +147,8 @@ def _magic_problem(head: bytes) -> str | None:
             return f"its first bytes are those of a {kind}"
     if head[257:262] == b"ustar":
         return "its first bytes are those of a tar archive"
+    if _OLD_PICKLE.match(head):
+        return "its first bytes are those of a pickle"
     return None
 
 
@@ -158,17 +173,40 @@ def _safetensors_problem(head: bytes, size: int) -> str | None:
     return None if head[8:9] == b"{" else "a safetensors header that is not JSON"
 
 
-def _json_problem(head: bytes, size: int) -> str | None:
+def _json_problem(path: RelPath, head: bytes, size: int) -> str | None:
     if size > MAX_JSON_BYTES:
         return f"JSON of {size} bytes (at most {MAX_JSON_BYTES})"
     if len(head) != size:
         return f"only {len(head)} of its {size} bytes could be read"
     try:
         value = json.loads(head.decode("utf-8"), object_pairs_hook=_unique)
-        key = _code_key(value)
+        templates = list(json_chat_templates(value))
     except (ValueError, RecursionError) as error:
         return f"not valid JSON ({str(error)[:100]})"
-    return None if key is None else f"its key {key} imports Python code"
+    for name, text in templates:
+        check_chat_template(text, f"{path} ({name})")
+    if path.parts[-1].lower() == "modules.json" and _imports_foreign_module(value):
+        return "it imports modules that are not sentence_transformers' own"
+    return _code_problem(value)
+
+
+def _template_problem(path: RelPath, head: bytes, size: int) -> str | None:
+    if size > MAX_TEMPLATE_BYTES or len(head) != size:
+        return f"a chat template of {size} bytes (at most {MAX_TEMPLATE_BYTES})"
+    try:
+        check_chat_template(head.decode("utf-8"), str(path))
+    except UnicodeDecodeError:
+        return "not UTF-8 text"
+    return None
+
+
+def _imports_foreign_module(value: Any) -> bool:
+    """sentence_transformers imports each module by the dotted name under `type`."""
+    items = value if isinstance(value, list) else [value]
+    names = [item.get("type") if isinstance(item, dict) else None for item in items]
+    return not all(
+        isinstance(name, str) and name.startswith("sentence_transformers.") for name in names
+    )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -179,14 +217,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _code_key(value: Any) -> str | None:
+def _code_problem(value: Any) -> str | None:
     waiting = [value]
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
             for key in _CODE_KEYS:
                 if item.get(key):
-                    return key
+                    return f"its key {key} imports Python code"
+            if item.get("class_name") == "Lambda":
+                return "it describes a Keras layer made of Python code"
             waiting.extend(item.values())
         elif isinstance(item, list):
             waiting.extend(item)

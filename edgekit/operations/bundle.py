@@ -7,19 +7,23 @@ final name only when it is complete and has passed its own verification.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit import __version__
 from edgekit.core import trust
 from edgekit.core.digest import Digest
 from edgekit.core.events import Finished, Listener, Started
 from edgekit.core.facts import HostReport
-from edgekit.core.lock import Lock
+from edgekit.core.lock import Lock, LockedWheel
 from edgekit.core.names import RelPath
 from edgekit.core.planner import check_compatible, select_all
+from edgekit.core.provenance import Input, describe_build
 from edgekit.core.recipe import EngineRecipe, FolderSource, ModelRecipe, Recipe, Variant
 from edgekit.core.release import (
     MAX_VOLUME_BYTES,
@@ -44,11 +48,16 @@ from edgekit.operations.lock import load_lock, load_recipe, make_lock
 from edgekit.operations.trust import expiry
 from edgekit.sources.blob_cache import BlobCache
 from edgekit.sources.folder import fetch_folder
+from edgekit.sources.host_program import FrozenLibrary, read_frozen_libraries
 from edgekit.sources.hub import fetch_hub
 from edgekit.sources.images import fetch_image
+from edgekit.sources.licenses import WheelLicense, read_terms, read_wheel_license
+from edgekit.sources.sbom import Gathered as SbomInputs
+from edgekit.sources.sbom import render_sbom
 from edgekit.sources.wheel_file import unpack_wheel
 from edgekit.sources.wheels import fetch_wheels
 from edgekit.system.bundle_set import open_set, verify_set
+from edgekit.system.digest_cache import DigestCache
 from edgekit.system.files import (
     free_bytes,
     fsync_directory,
@@ -60,8 +69,8 @@ from edgekit.system.freeze import freeze_runtime
 from edgekit.system.set_writer import SetDraft, write_set
 from edgekit.system.signing import FileSigner, load_signer
 from edgekit.system.trust_store import HostTrust
-from edgekit.system.volumes import BlobSource, hash_file
-from edgekit.system.weights import read_weights_header
+from edgekit.system.volumes import BlobSource, worker_count
+from edgekit.system.weights import check_weights
 
 RELEASE_YEARS = 5
 MIN_SYSTEMD = 249
@@ -131,7 +140,7 @@ def bundle(options: BundleOptions, listener: Listener) -> BundleResult:
     work = _new_work_folder(options.out, final.name)
     try:
         draft = _draft(
-            options, recipe, gathered, signers=signers, root_data=root_data, listener=listener
+            options, recipe, lock, gathered, signers=signers, root_data=root_data, listener=listener
         )
         _check_space(options.out, draft.manifest)
         write_set(work, draft, listener)
@@ -165,7 +174,11 @@ def _new_work_folder(out: Path, name: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Gathered:
-    """Everything that goes into the set, fetched and checked."""
+    """Everything that goes into the set, fetched and checked.
+
+    `wheel_licenses` maps wheel file names to what they say of their licence; `terms` are the
+    licence files that the recipe names and no lock does, `libraries` what is in the installer.
+    """
 
     parts: tuple[_Part, ...]
     engines: tuple[EnginePack, ...]
@@ -173,6 +186,9 @@ class _Gathered:
     images: tuple[CarriedImage, ...]
     requirements: Requirements
     installer: Path
+    wheel_licenses: dict[str, str]
+    terms: tuple[Input, ...]
+    libraries: tuple[FrozenLibrary, ...]
 
 
 class _Gatherer:
@@ -188,6 +204,9 @@ class _Gatherer:
         self._cache = BlobCache(options.cache)
         self._base = options.recipe.resolve().parent
         self._parts: list[_Part] = []
+        self._license_texts: dict[RelPath, Path] = {}
+        self._wheel_licenses: dict[str, str] = {}
+        self._terms: list[Input] = []
 
     def gather(self) -> _Gathered:
         models = tuple(self._model(model) for model in self._recipe.models)
@@ -199,6 +218,10 @@ class _Gatherer:
         assert runtime.one_file is not None
         files = tree_files(runtime.tree, "runtime", "edgekit")
         self._take(files, "runtime")
+        libraries = read_frozen_libraries(runtime.one_file, self._cache)
+        for library in libraries:
+            self._take_license_texts(f"host/{library.name}-{library.version}", library.license)
+        self._parts += [_Part(path, "license", text) for path, text in self._license_texts.items()]
         return _Gathered(
             parts=tuple(sorted(self._parts, key=lambda part: str(part.path))),
             engines=tuple(
@@ -208,6 +231,9 @@ class _Gatherer:
             images=images,
             requirements=self._requirements(files, packs),
             installer=runtime.one_file,
+            wheel_licenses=self._wheel_licenses,
+            terms=tuple(self._terms),
+            libraries=libraries,
         )
 
     def _requirements(
@@ -244,6 +270,7 @@ class _Gatherer:
             fetched = self._fetch_variant(model.name, index, variant)
             carried, family, parameters = self._variant(model, index, variant, fetched)
             variants.append(carried)
+        self._model_terms(model)
         return CarriedModel(
             name=model.name,
             context=model.context,
@@ -253,6 +280,26 @@ class _Gatherer:
             variants=tuple(variants),
             canaries=tuple((canary.prompt, canary.answer) for canary in model.canaries),
         )
+
+    def _model_terms(self, model: ModelRecipe) -> None:
+        """Carry the licence or terms that the recipe names for a model."""
+        if not model.terms:
+            return
+        text = read_terms(self._base / model.terms, f"terms of model {model.name}", self._cache)
+        path = RelPath(f"licenses/models/{model.name}/{text.name}")
+        self._license_texts[path] = text.place
+        self._terms.append(Input(str(path), text.digest))
+
+    def _take_wheel_licenses(self, wheels: tuple[LockedWheel, ...], paths: dict[str, Path]) -> None:
+        """Carry the licence texts of wheels, once however often a wheel is used."""
+        for wheel in wheels:
+            found = read_wheel_license(paths[wheel.filename], wheel.filename, self._cache)
+            self._wheel_licenses[wheel.filename] = found.name
+            self._take_license_texts(f"wheels/{wheel.name}-{wheel.version}", found)
+
+    def _take_license_texts(self, folder: str, found: WheelLicense) -> None:
+        for text in found.texts:
+            self._license_texts[RelPath(f"licenses/{folder}/{text.name}")] = text.place
 
     def _fetch_variant(self, model: str, index: int, variant: Variant) -> dict[RelPath, Path]:
         locked = self._lock.variant(model, index)
@@ -273,7 +320,7 @@ class _Gatherer:
             path = RelPath(f"{prefix}/{name}")
             self._parts.append(_Part(path, "weights", source))
             paths.append(path)
-        header = read_weights_header(variant.format, dict(sorted(fetched.items())))
+        header = check_weights(variant.format, dict(sorted(fetched.items())))
         size = sum(source.stat().st_size for source in fetched.values())
         carried = CarriedVariant(
             format=variant.format,
@@ -287,6 +334,7 @@ class _Gatherer:
     def _engine(self, engine: EngineRecipe) -> BuiltPack:
         wheels = self._lock.wheelhouse(f"engine:{engine.kind}:{engine.provider}").wheels
         paths = fetch_wheels(wheels, self._recipe.target, self._cache, self._listener)
+        self._take_wheel_licenses(wheels, paths)
         key = ",".join(sorted(wheel.sha256.value for wheel in wheels))
         with tempfile.TemporaryDirectory(prefix="edgekit-engine-") as folder:
             library = Path(folder) / "library"
@@ -308,6 +356,7 @@ class _Gatherer:
     def _wheels(self, name: str) -> None:
         wheels = self._lock.wheelhouse(f"wheels:{name}").wheels
         paths = fetch_wheels(wheels, self._recipe.target, self._cache, self._listener)
+        self._take_wheel_licenses(wheels, paths)
         self._parts += [
             _Part(RelPath(f"wheels/{name}/{filename}"), "wheel", path)
             for filename, path in sorted(paths.items())
@@ -327,6 +376,7 @@ class _Gatherer:
 def _draft(
     options: BundleOptions,
     recipe: Recipe,
+    lock: Lock,
     gathered: _Gathered,
     *,
     signers: tuple[FileSigner, ...],
@@ -334,7 +384,7 @@ def _draft(
     listener: Listener,
 ) -> SetDraft:
     """Hash every part and decide the set; nothing is written."""
-    entries, blobs = _hash_parts(gathered.parts, listener)
+    entries, blobs = _hash_parts(gathered.parts, options.cache, listener)
     manifest = Manifest(
         name=recipe.name,
         version=recipe.version,
@@ -361,18 +411,40 @@ def _draft(
         roots=(root_data,),
         signers=signers,
         volume_bytes=options.volume_bytes,
+        sbom=render_sbom(
+            SbomInputs(
+                recipe,
+                lock,
+                manifest,
+                gathered.wheel_licenses,
+                gathered.libraries,
+                platform.python_version(),
+            )
+        ),
+        build=describe_build(
+            recipe,
+            lock,
+            created=manifest.created,
+            locked=options.locked,
+            edgekit=__version__,
+            terms=gathered.terms,
+        ),
     )
 
 
 def _hash_parts(
-    parts: tuple[_Part, ...], listener: Listener
+    parts: tuple[_Part, ...], cache: Path, listener: Listener
 ) -> tuple[tuple[Entry, ...], tuple[BlobSource, ...]]:
-    """Entries for the manifest, and the distinct blobs in the order they are laid out."""
+    """Entries for the manifest, and the distinct blobs in the order they are laid out.
+
+    Files that did not change since an earlier bundle with the same cache are not hashed again.
+    """
     listener(Started("hash", None))
     entries = []
     blobs: dict[Digest, BlobSource] = {}
-    for part in parts:
-        digest, size = hash_file(part.source, "sha384")
+    with DigestCache(cache) as digests, ThreadPoolExecutor(worker_count()) as pool:
+        hashed = pool.map(digests.digest, [part.source for part in parts])
+    for part, (digest, size) in zip(parts, hashed, strict=True):
         entries.append(Entry(part.path, part.role, size, digest, part.executable))
         blobs.setdefault(digest, BlobSource(digest, size, part.source))
     listener(Finished("hash", f"{len(entries)} files"))

@@ -16,7 +16,7 @@ from edgekit import __version__
 from edgekit.core import trust
 from edgekit.core.events import Finished, Listener, Started, Warned
 from edgekit.core.install_plan import InstallPlan, plan_table
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, WeightsError
 from edgekit.operations.activation import activate, check_health, deactivate, services_for
 from edgekit.operations.host_records import (
     RECEIPT,
@@ -35,6 +35,7 @@ from edgekit.system.files import durable_write
 from edgekit.system.images import has_podman, load_image, pinned_reference
 from edgekit.system.services import ForegroundServices
 from edgekit.system.trust_store import TrustStore
+from edgekit.system.weights import check_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,8 @@ class Installation:
     def _forward(self) -> Receipt:
         with self._timed("copy"):
             self._copy()
+        with self._timed("check weights"):
+            self._check_weights()
         with self._timed("build"):
             new_key = self._build()
         images = self._load_images()
@@ -138,6 +141,23 @@ class Installation:
 
     def _copy(self) -> None:
         copy_blobs(self._verified, self._plan.missing, self._layout, self._listener)  # I2, I3
+
+    def _check_weights(self) -> None:
+        """The chosen weights again, as `bundle` checked them: a signature says who, not what."""
+        manifest = self._verified.manifest
+        for chosen in self._plan.selections:
+            variant = chosen.variant
+            header = check_weights(
+                variant.format,
+                {path: self._layout.blob(manifest.entry(path).digest) for path in variant.files},
+            )
+            if header.shape != dict(variant.shape):
+                raise WeightsError(
+                    "the manifest describes other weights than it carries",
+                    where=f"model {chosen.model.name}",
+                    found=str(sorted(header.shape.items()))[:200],
+                    needed=str(sorted(variant.shape))[:200],
+                )
 
     def _build(self) -> str:
         """The generation's folder and, the first time, the host's API keys."""

@@ -7,10 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core import set_files, trust
+from edgekit.core.attestation import verify_attestation
 from edgekit.core.events import Listener
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.install_plan import format_parameters
-from edgekit.errors import FingerprintError
+from edgekit.core.provenance import (
+    Provenance,
+    Summary,
+    check_subjects,
+    parse_provenance,
+    parse_summary,
+    set_subjects,
+)
+from edgekit.core.sbom import Sbom, parse_sbom
+from edgekit.errors import FingerprintError, FormatError
 from edgekit.system.bundle_set import UnverifiedSet, VerifiedSet, open_set, verify_set
 from edgekit.system.files import read_bounded
 from edgekit.system.trust_store import HostTrust, TrustStore
@@ -60,9 +70,59 @@ def _root_named(opened: UnverifiedSet, expected: str) -> bytes:
     return next((data for data in roots if trust.fingerprint(data) == wanted), [*roots, b""][0])
 
 
-def verify_metadata(folders: tuple[Path, ...], trusting: Trusting) -> VerifiedSet:
-    """Steps V1 to V6: reads a few MB, whatever the set's size."""
-    return verify_set(open_set(folders), host_trust(trusting, folders))
+def verify_metadata(
+    folders: tuple[Path, ...], trusting: Trusting, *, check_installer: bool = True
+) -> VerifiedSet:
+    """Steps V1 to V6: reads a few MB, whatever the set's size, and the installer on demand."""
+    trusted = host_trust(trusting, folders)
+    return verify_set(open_set(folders), trusted, check_installer=check_installer)
+
+
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """What a set says of itself beside its manifest; None for what it does not carry.
+
+    `documents` are the verified bytes by file name: the bill of materials, and each statement out
+    of its envelope.
+    """
+
+    sbom: Sbom | None
+    provenance: Provenance | None
+    summary: Summary | None
+    documents: dict[str, bytes]
+
+    def document(self, name: str) -> bytes:
+        """One document. Raises FormatError when the set does not carry it."""
+        data = self.documents.get(name)
+        if data is None:
+            raise FormatError(f"this set carries no {name}", hint="edgekit inspect SET")
+        return data
+
+
+def attested(verified: VerifiedSet) -> Attested:
+    """The set's bill of materials and attestations, checked against its root and its own files.
+
+    Raises SignatureError or FormatError for an attestation by others, or about other bytes.
+    """
+    files = verified.metadata
+    subjects = set_subjects(files, verified.table)
+    statements = {
+        name: verify_attestation(verified.root, files[name], name)
+        for name in (set_files.PROVENANCE, set_files.SUMMARY)
+        if name in files
+    }
+    for name, statement in statements.items():
+        check_subjects(statement, subjects, name)
+    made = statements.get(set_files.PROVENANCE)
+    checked = statements.get(set_files.SUMMARY)
+    sbom = files.get(set_files.SBOM)
+    documents = {name: statement.payload for name, statement in statements.items()}
+    return Attested(
+        sbom=None if sbom is None else parse_sbom(sbom),
+        provenance=None if made is None else parse_provenance(made),
+        summary=None if checked is None else parse_summary(checked),
+        documents=documents if sbom is None else documents | {set_files.SBOM: sbom},
+    )
 
 
 def verify_everything(
@@ -82,7 +142,10 @@ def verify_everything(
 
 
 def inspection(verified: VerifiedSet) -> dict[str, Any]:
-    """What is inside, as plain JSON values (`edgekit.inspect/1`)."""
+    """What is inside, as plain JSON values (`edgekit.inspect/1`).
+
+    Raises as `attested`.
+    """
     manifest, statement = verified.manifest, verified.statement
     by_role: dict[str, dict[str, int]] = {}
     for entry in manifest.entries:
@@ -131,4 +194,39 @@ def inspection(verified: VerifiedSet) -> dict[str, Any]:
             {"name": i.name, "reference": i.reference, "manifest": str(i.manifest)}
             for i in manifest.images
         ],
+        "licenses": [
+            {"path": str(entry.path), "bytes": entry.size}
+            for entry in manifest.entries
+            if entry.role == "license"
+        ],
+        **_attested_table(attested(verified)),
     }
+
+
+def _attested_table(found: Attested) -> dict[str, Any]:
+    """Bill of materials, provenance and summary; null for what the set does not carry."""
+    table: dict[str, Any] = {"sbom": None, "provenance": None, "summary": None}
+    if found.sbom is not None:
+        table["sbom"] = {
+            "serial_number": found.sbom.serial_number,
+            "components": found.sbom.counts(),
+            "licenses": {name: list(users) for name, users in found.sbom.licenses().items()},
+        }
+    if found.provenance is not None:
+        table["provenance"] = {
+            "builder": found.provenance.builder,
+            "edgekit": found.provenance.edgekit,
+            "recipe": found.provenance.recipe,
+            "lock": found.provenance.lock,
+            "inputs": found.provenance.inputs,
+            "signed_by": list(found.provenance.signers),
+        }
+    if found.summary is not None:
+        table["summary"] = {
+            "verifier": found.summary.verifier,
+            "result": found.summary.result,
+            "levels": list(found.summary.levels),
+            "policy": found.summary.policy,
+            "signed_by": list(found.summary.signers),
+        }
+    return table

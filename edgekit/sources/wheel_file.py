@@ -14,6 +14,7 @@ import io
 import mmap
 import re
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -27,6 +28,7 @@ from typing import BinaryIO
 from edgekit.core.elf import is_elf, needed_glibc
 from edgekit.core.names import RelPath
 from edgekit.errors import FormatError, RefusedContentError
+from edgekit.sources.wheel_scripts import entry_point_problem
 from edgekit.system.files import remove_tree, translate_os_error
 
 MAX_MEMBERS = 200_000
@@ -40,6 +42,9 @@ _FILENAME = re.compile(
 )
 _UNHASHED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 _HASHES = ("sha256", "sha384", "sha512")
+_SCHEMES = ("purelib", "platlib", "scripts", "headers", "data")
+_SLACK_BYTES = 70_000
+"""What may lie between members: an extra field of at most 64 KiB and a data descriptor."""
 _STARTUP = ("sitecustomize", "usercustomize")
 _KNOWN_PTH = {
     # setuptools' own; a vLLM wheelhouse cannot be without it.
@@ -68,9 +73,10 @@ def check_wheel(
 ) -> WheelFacts:
     """Read all of a wheel and say what it is.
 
-    `filename` is the wheel's own name where `path` has another; `allow_scripts` are the names below
-    `.data/scripts` that may be carried. Raises RefusedContentError naming wheel and member for
-    anything edgekit does not carry, HostError when `path` cannot be read.
+    `filename` is the wheel's own name where `path` has another; `allow_scripts` are the names of
+    scripts, below `.data/scripts` or made by entry points, that may be carried. Raises
+    RefusedContentError naming wheel and member for anything edgekit does not carry, HostError when
+    `path` cannot be read.
     """
     return _read(path, filename or path.name, allow_scripts, None)
 
@@ -127,16 +133,19 @@ def _read(
     name, version = split_wheel_name(filename)
     with _opened(path, filename) as archive:
         members = [member for member in _members(archive, filename) if not member.is_dir()]
-        info = _dist_info(members, name, filename)
+        _check_layout(archive, path, filename)
+        info = _dist_info(members, name, version, filename)
         _check_metadata(archive, info, name, version, filename)
+        _check_entry_points(archive, info, name, allow_scripts, filename)
         record = _record(archive, info, filename)
-        _check_places(members, filename)
+        _check_places(members, info, filename)
         seen: dict[str, _Consumed] = {}
         for member in members:
             place = _place(member.filename, filename)
             target = directory.joinpath(*place.parts) if directory and place else None
-            recorded = record.get(member.filename, ("sha256", b""))
-            seen[member.filename] = _consume(archive, member, filename, recorded[0], target)
+            recorded = record.get(member.filename)
+            algorithm = recorded.algorithm if recorded else "sha256"
+            seen[member.filename] = _consume(archive, member, filename, algorithm, target)
             _check_startup(place, seen[member.filename], filename)
         _check_record(record, seen, info, filename)
     floors = [item.glibc for item in seen.values() if item.glibc is not None]
@@ -151,8 +160,8 @@ def _opened(path: Path, filename: str) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, NotImplementedError,
-            ) as error:
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, EOFError,
+            NotImplementedError, OverflowError, RuntimeError, UnicodeError) as error:
         raise _refused(filename, f"not a readable archive ({error})") from error
     except OSError as error:
         raise translate_os_error(error, f"reading {filename}") from error
@@ -165,6 +174,8 @@ def _members(archive: zipfile.ZipFile, filename: str) -> list[zipfile.ZipInfo]:
         raise _refused(filename, "too many members, or too large")
     names: set[str] = set()
     for member in members:
+        if not member.filename:
+            raise _refused(filename, "a member without a name")
         name = member.orig_filename.rstrip("/") if member.is_dir() else member.orig_filename
         _check_member(member, name, filename)
         if name.lower() in names:
@@ -187,10 +198,33 @@ def _check_member(member: zipfile.ZipInfo, name: str, filename: str) -> None:
         raise _refused(filename, f"{name} has an unknown compression")
 
 
-def _dist_info(members: list[zipfile.ZipInfo], name: str, filename: str) -> str:
+def _check_layout(archive: zipfile.ZipFile, path: Path, filename: str) -> None:
+    """One member after another from the first byte, then the directory, and nothing else.
+
+    Readers disagree about the rest: data before, between or behind may be another archive.
+    """
+    members = sorted(archive.infolist(), key=lambda member: member.header_offset)
+    offsets = [member.header_offset for member in members]
+    if not members or offsets[0] != 0 or archive.comment:
+        raise _refused(filename, "data that is no member, before or behind its members")
+    with path.open("rb") as file:
+        if file.seek(-22, 2) >= 0 and file.read(4) != b"PK\5\6":
+            raise _refused(filename, "data behind its directory")
+    for member, after in zip(members, [*offsets[1:], archive.start_dir], strict=True):
+        least = 30 + len(member.orig_filename.encode("utf-8", "replace")) + member.compress_size
+        if member.header_offset + least > after:
+            raise _refused(filename, f"{member.filename} overlaps another member")
+        if member.header_offset + least + _SLACK_BYTES < after:
+            raise _refused(filename, f"data that is no member, behind {member.filename}")
+
+
+def _dist_info(
+    members: list[zipfile.ZipInfo], name: str, version: str, filename: str
+) -> str:
     tops = {member.filename.partition("/")[0] for member in members}
-    found = sorted(top for top in tops if top.endswith(".dist-info"))
-    if len(found) != 1 or _normal(found[0].removesuffix(".dist-info").partition("-")[0]) != name:
+    found = sorted(top for top in tops if top.lower().endswith(".dist-info"))
+    stem, _, told = found[0].removesuffix(".dist-info").partition("-") if found else ("", "", "")
+    if len(found) != 1 or _normal(stem) != name or _loose(told) != _loose(version):
         raise _refused(filename, f"its .dist-info folders are {found}")
     return found[0]
 
@@ -198,45 +232,98 @@ def _dist_info(members: list[zipfile.ZipInfo], name: str, filename: str) -> str:
 def _check_metadata(
     archive: zipfile.ZipFile, info: str, name: str, version: str, filename: str
 ) -> None:
-    headers = BytesHeaderParser().parsebytes(_small(archive, f"{info}/METADATA", filename))
-    _small(archive, f"{info}/WHEEL", filename)
-    found = _normal(str(headers["Name"])), str(headers["Version"]).strip()
+    headers = _headers(archive, f"{info}/METADATA", ("Name", "Version"), filename)
+    found = _normal(headers["Name"]), headers["Version"].strip()
     if found[0] != name or _loose(found[1]) != _loose(version):
         raise _refused(filename, f"it is {found[0]} {found[1]} by its own METADATA")
+    wheel = _headers(archive, f"{info}/WHEEL", ("Wheel-Version",), filename)
+    if wheel["Wheel-Version"].strip().partition(".")[0] != "1":
+        raise _refused(filename, f"its format is {wheel['Wheel-Version'][:20]!r}, not 1")
 
 
-def _record(archive: zipfile.ZipFile, info: str, filename: str) -> dict[str, tuple[str, bytes]]:
-    """RECORD as member name to (hash name, hash value); entries without a hash are left out."""
+def _headers(
+    archive: zipfile.ZipFile, name: str, wanted: tuple[str, ...], filename: str
+) -> dict[str, str]:
+    """Headers that have to be there, once."""
+    found = BytesHeaderParser().parsebytes(_small(archive, name, filename))
+    values = {header: found.get_all(header, []) for header in wanted}
+    for header, given in values.items():
+        if len(given) != 1:
+            raise _refused(filename, f"{name} has {len(given)} headers {header}")
+    return {header: str(given[0]) for header, given in values.items()}
+
+
+def _check_entry_points(
+    archive: zipfile.ZipFile, info: str, name: str, allowed: Collection[str], filename: str
+) -> None:
+    place = f"{info}/entry_points.txt"
+    if place not in archive.namelist():
+        return
+    try:
+        text = _small(archive, place, filename).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _refused(filename, "its entry_points.txt is not UTF-8") from error
+    problem = entry_point_problem(text, name, allowed)
+    if problem is not None:
+        raise _refused(filename, problem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """A line of RECORD: name of the hash, its value, size in bytes when given."""
+
+    algorithm: str
+    digest: bytes
+    size: int | None
+
+
+def _record(archive: zipfile.ZipFile, info: str, filename: str) -> dict[str, _Recorded]:
+    """RECORD by member name; its own line and those of signatures are left out."""
     text = _small(archive, f"{info}/RECORD", filename).decode("utf-8", "replace")
-    record: dict[str, tuple[str, bytes]] = {}
-    for row in csv.reader(io.StringIO(text)):
+    record: dict[str, _Recorded] = {}
+    for row in _rows(text, filename):
         if not row:
             continue
         if len(row) != 3:
             raise _refused(filename, f"RECORD has the line {','.join(row)[:100]!r}")
-        algorithm, _, value = row[1].partition("=")
         if not row[1] and row[0] in {f"{info}/{name}" for name in _UNHASHED}:
             continue
-        if algorithm not in _HASHES or row[0] in record:
-            raise _refused(filename, f"RECORD has no usable hash of {row[0]}, or two")
-        try:
-            digest = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
-        except ValueError as error:
-            raise _refused(filename, f"RECORD has no usable hash of {row[0]}") from error
-        record[row[0]] = (algorithm, digest)
+        if row[0] in record:
+            raise _refused(filename, f"RECORD has {row[0][:200]} twice")
+        record[row[0]] = _recorded(row, filename)
     return record
 
 
+def _rows(text: str, filename: str) -> list[list[str]]:
+    try:
+        return list(csv.reader(io.StringIO(text), strict=True))
+    except csv.Error as error:
+        raise _refused(filename, f"RECORD cannot be read ({error})") from error
+
+
+def _recorded(row: list[str], filename: str) -> _Recorded:
+    algorithm, _, value = row[1].partition("=")
+    if algorithm not in _HASHES or (row[2] and not re.fullmatch(r"[0-9]{1,15}", row[2])):
+        raise _refused(filename, f"RECORD has no usable hash and size of {row[0][:200]}")
+    try:
+        digest = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
+    except ValueError as error:
+        raise _refused(filename, f"RECORD has no usable hash of {row[0][:200]}") from error
+    return _Recorded(algorithm, digest, int(row[2]) if row[2] else None)
+
+
 def _check_record(
-    record: Mapping[str, tuple[str, bytes]], seen: Mapping[str, _Consumed], info: str, filename: str
+    record: Mapping[str, _Recorded], seen: Mapping[str, _Consumed], info: str, filename: str
 ) -> None:
     """Every member is recorded with its hash, and nothing else is recorded."""
     exempt = {f"{info}/{name}" for name in _UNHASHED}
-    for name, (algorithm, digest) in record.items():
+    for name, line in record.items():
         if name not in seen:
-            raise _refused(filename, f"RECORD names {name}, which is not in the archive")
-        if seen[name].hashes[algorithm] != digest:
+            raise _refused(filename, f"RECORD names {name[:200]}, which is not in the archive")
+        if seen[name].hashes[line.algorithm] != line.digest:
             raise _refused(filename, f"{name} is not what RECORD says")
+        if line.size not in (None, seen[name].size):
+            raise _refused(filename, f"{name} is not as large as RECORD says")
     for name in seen:
         if name not in record and name not in exempt:
             raise _refused(filename, f"{name} is not in RECORD")
@@ -245,15 +332,22 @@ def _check_record(
 def _place(name: str, filename: str) -> RelPath | None:
     """Where a member lands below site-packages, or None when it belongs elsewhere."""
     parts = RelPath(name).parts
-    if not parts[0].endswith(".data"):
+    if not parts[0].lower().endswith(".data"):
         return RelPath(name)
     if len(parts) < 3:
         raise _refused(filename, f"{name} lies outside a folder of .data")
     return RelPath("/".join(parts[2:])) if parts[1] in ("purelib", "platlib") else None
 
 
-def _check_places(members: list[zipfile.ZipInfo], filename: str) -> None:
+def _check_places(members: list[zipfile.ZipInfo], info: str, filename: str) -> None:
     """No two members land on one name, nor one below another, on any file system."""
+    data = f"{info.removesuffix('.dist-info')}.data"
+    for member in members:
+        top, _, rest = member.filename.partition("/")
+        if top.lower().endswith(".data") and (
+            top != data or rest.partition("/")[0] not in _SCHEMES
+        ):
+            raise _refused(filename, f"{member.filename} lies in no folder of its own .data")
     places = [place for m in members if (place := _place(m.filename, filename)) is not None]
     names = {place.text.casefold() for place in places}
     if len(names) != len(places):

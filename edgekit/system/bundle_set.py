@@ -82,7 +82,7 @@ def open_set(folders: tuple[Path, ...]) -> UnverifiedSet:
                     found=name,
                     hint="leave one of the two away",
                 )
-            if _is_set_file(name):
+            if set_files.is_set_file(name):
                 files.setdefault(name, path)
             else:
                 foreign.append(str(path))
@@ -97,8 +97,13 @@ def open_set(folders: tuple[Path, ...]) -> UnverifiedSet:
     return UnverifiedSet(folders, files, sizes, tuple(sorted(foreign)))
 
 
-def verify_set(opened: UnverifiedSet, host: HostTrust) -> VerifiedSet:
+def verify_set(
+    opened: UnverifiedSet, host: HostTrust, *, check_installer: bool = True
+) -> VerifiedSet:
     """Steps V1 to V6 against what this host trusts; reads a few MB and changes nothing.
+
+    Without `check_installer` the installer's size is checked and its bytes are not: for looking at
+    a set, which neither runs nor carries it anywhere.
 
     Raises SetShapeError, SignatureError, RollbackError, DigestError, TrustError or FormatError.
     """
@@ -112,7 +117,8 @@ def verify_set(opened: UnverifiedSet, host: HostTrust) -> VerifiedSet:
     for name, length, value in statement.files:  # V5
         path = _signed_file(opened, name, length)
         if name == set_files.INSTALLER:  # large, and nothing here reads it
-            _check_digest(name, path, hash_file(path, "sha384")[0], value)
+            if check_installer:
+                _check_digest(name, path, hash_file(path, "sha384")[0], value)
         else:
             metadata[name] = _read(opened, name)
             _check_digest(name, path, Digest.of(metadata[name]), value)
@@ -129,7 +135,7 @@ def verify_set(opened: UnverifiedSet, host: HostTrust) -> VerifiedSet:
 
 
 def _list_folder(folder: Path) -> list[tuple[str, Path]]:
-    """(name relative to the set, path) of everything one or, below `trust`, two levels down."""
+    """(name relative to the set, path) of everything in the folder and in the set's own folders."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -143,28 +149,12 @@ def _list_folder(folder: Path) -> list[tuple[str, Path]]:
         raise translate_os_error(error, f"reading {folder}") from error
     found: list[tuple[str, Path]] = []
     for entry in entries:
-        if entry.name == set_files.TRUST and entry.is_dir(follow_symlinks=False):
-            found += [(f"trust/{below.name}", Path(below.path)) for below in os.scandir(entry)]
+        if entry.name in set_files.FOLDERS and entry.is_dir(follow_symlinks=False):
+            below = sorted(os.scandir(entry), key=lambda item: item.name)
+            found += [(f"{entry.name}/{item.name}", Path(item.path)) for item in below]
         else:
             found.append((entry.name, Path(entry.path)))
     return found
-
-
-def _is_set_file(name: str) -> bool:
-    fixed = {
-        set_files.RELEASE,
-        set_files.MANIFEST,
-        set_files.VOLUMES,
-        set_files.README,
-        set_files.INSTALLER,
-        set_files.SUMS,
-        set_files.SUMS_SIGNATURE,
-    }
-    return (
-        name in fixed
-        or set_files.is_volume(name)
-        or re.fullmatch(set_files.ROOT_PATTERN, name) is not None
-    )
 
 
 def _regular_size(path: Path) -> int:
@@ -209,7 +199,7 @@ def _read(opened: UnverifiedSet, name: str) -> bytes:
 
 def _signed_file(opened: UnverifiedSet, name: str, length: int) -> Path:
     """Where a file of the release statement lies; it must have exactly this length."""
-    if not _is_set_file(name) or set_files.is_volume(name):
+    if not set_files.is_set_file(name) or set_files.is_volume(name):
         raise FormatError("release statement lists a file no set has", found=name[:100])
     if name not in opened.files:
         raise SetShapeError(f"{name} is missing", hint="copy the set again, completely")

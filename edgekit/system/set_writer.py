@@ -10,22 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit import __version__
-from edgekit.core import set_files, trust
+from edgekit.core import attestation, provenance, set_files, trust
+from edgekit.core.digest import Digest
 from edgekit.core.events import Listener
 from edgekit.core.layout import plan_layout
 from edgekit.core.release import (
     BLOCK_BYTES,
     MAX_VOLUME_BYTES,
     Manifest,
+    VolumeTable,
     encode_manifest,
     encode_volume_table,
 )
 from edgekit.core.set_readme import render_readme
 from edgekit.core.sshsig import allowed_signer, sign_ssh
 from edgekit.errors import FormatError
-from edgekit.system.bundle_set import expected_sums
+from edgekit.system.bundle_set import expected_sums, open_set, verify_set
 from edgekit.system.files import durable_write, read_bounded
 from edgekit.system.signing import FileSigner, sign_payload
+from edgekit.system.trust_store import HostTrust
 from edgekit.system.volumes import BlobSource, write_volumes
 
 
@@ -35,7 +38,8 @@ class SetDraft:
 
     `blobs` are the distinct contents of the manifest's entries in the order they are laid out.
     `roots` are the root documents to carry, oldest first; the last one is what the set is signed
-    under. `expires` is TUF's timestamp. `volume_bytes` is cut down to whole blocks.
+    under. `expires` is TUF's timestamp. `volume_bytes` is cut down to whole blocks. `sbom` is the
+    bill of materials, maybe empty; with `build` the set carries provenance and a summary.
     """
 
     manifest: Manifest
@@ -48,6 +52,8 @@ class SetDraft:
     roots: tuple[bytes, ...]
     signers: tuple[FileSigner, ...]
     volume_bytes: int = MAX_VOLUME_BYTES
+    sbom: bytes = b""
+    build: provenance.Build | None = None
 
 
 def write_set(folder: Path, draft: SetDraft, listener: Listener) -> None:
@@ -66,37 +72,100 @@ def write_set(folder: Path, draft: SetDraft, listener: Listener) -> None:
     table = write_volumes(
         folder, draft.blobs, sizes, extents, algorithm=draft.digest_algorithm, listener=listener
     )
-    roots = [trust.restore_root(data) for data in draft.roots]
-    signed = _unsigned_documents(draft, roots) | {set_files.VOLUMES: encode_volume_table(table)}
+    write_documents(folder, draft, table)
+
+
+def write_documents(folder: Path, draft: SetDraft, table: VolumeTable) -> None:
+    """Write everything but the volumes, which lie in the folder already, as the table says.
+
+    Raises SignatureError when the signers do not satisfy the newest root, and for a draft with a
+    `build` all that `verify_set` raises.
+    """
+    root = trust.restore_root(draft.roots[-1])
     installer = read_bounded(draft.installer, set_files.MAX_INSTALLER_BYTES, "installer")
-    release = _sign_release(draft, signed | {set_files.INSTALLER: installer})
-    statement = trust.verify_release(roots[-1], release)
-    sums = expected_sums(statement, table, release)
-    (folder / set_files.TRUST).mkdir()
-    for name, data in signed.items():
-        durable_write(folder / name, data)
     durable_write(folder / set_files.INSTALLER, installer, mode=0o755)
+    files: dict[str, bytes | tuple[int, str]] = {
+        set_files.INSTALLER: (len(installer), Digest.of(installer).value)
+    }
+    documents = _documents(draft, root, table)
+    _write_signed(folder, draft, root, table, files, documents)
+    if draft.build is not None:
+        # The summary says that the set verified, so the set must be there and do so first.
+        verify_set(open_set((folder,)), HostTrust(root))
+        documents[set_files.SUMMARY] = _summary(draft, draft.build, root, documents, table)
+        _write_signed(folder, draft, root, table, files, documents)
+
+
+def _write_signed(
+    folder: Path,
+    draft: SetDraft,
+    root: trust.TrustedRoot,
+    table: VolumeTable,
+    files: dict[str, bytes | tuple[int, str]],
+    documents: dict[str, bytes],
+) -> None:
+    """Write the documents, then what vouches for them and for the `files` already written."""
+    release = _sign_release(draft, {**files, **documents})
+    sums = expected_sums(trust.verify_release(root, release), table, release)
+    for name, data in documents.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        durable_write(folder / name, data)
     durable_write(folder / set_files.SUMS, sums)
     signature = sign_ssh(draft.signers[0].ssh_key, sums)
     durable_write(folder / set_files.SUMS_SIGNATURE, signature)
     durable_write(folder / set_files.RELEASE, release)
 
 
-def _unsigned_documents(draft: SetDraft, roots: list[trust.TrustedRoot]) -> dict[str, bytes]:
-    """The small files of the set that do not depend on its volumes, by name."""
+def _documents(draft: SetDraft, root: trust.TrustedRoot, table: VolumeTable) -> dict[str, bytes]:
+    """The small files of the set, by name, all but the summary."""
     readme = render_readme(
         draft.manifest,
-        roots[-1],
+        root,
         [allowed_signer(signer.name, signer.ssh_key.public_key()) for signer in draft.signers],
     )
-    return {
+    roots = [trust.restore_root(data) for data in draft.roots]
+    documents = {
         set_files.MANIFEST: encode_manifest(draft.manifest),
+        set_files.VOLUMES: encode_volume_table(table),
         set_files.README: readme.encode(),
-        **{f"{set_files.TRUST}/{root.version}.root.json": root.data for root in roots},
+        **{f"{set_files.TRUST}/{each.version}.root.json": each.data for each in roots},
     }
+    if draft.sbom:
+        documents[set_files.SBOM] = draft.sbom
+    if draft.build is not None:
+        subjects = provenance.set_subjects(documents, table)
+        statement = provenance.encode_provenance(draft.build, subjects)
+        documents[set_files.PROVENANCE] = _attest(statement, draft.signers)
+    return documents
 
 
-def _sign_release(draft: SetDraft, files: dict[str, bytes]) -> bytes:
+def _summary(
+    draft: SetDraft,
+    build: provenance.Build,
+    root: trust.TrustedRoot,
+    documents: dict[str, bytes],
+    table: VolumeTable,
+) -> bytes:
+    statement = provenance.encode_summary(
+        build,
+        provenance.set_subjects(documents, table),
+        policy=root.policy,
+        root=Digest("sha384", root.fingerprint),
+        provenance=documents[set_files.PROVENANCE],
+    )
+    return _attest(statement, draft.signers)
+
+
+def _attest(statement: bytes, signers: tuple[FileSigner, ...]) -> bytes:
+    """The statement in an envelope with both signatures of every signer."""
+    message = attestation.pre_authentication_encoding(statement)
+    return attestation.encode_attestation(
+        statement,
+        [key.sign(message) for each in signers for key in (each.classical, each.post_quantum)],
+    )
+
+
+def _sign_release(draft: SetDraft, files: dict[str, bytes | tuple[int, str]]) -> bytes:
     payload = trust.release_payload(
         name=draft.manifest.name,
         version=draft.manifest.version,
@@ -105,6 +174,6 @@ def _sign_release(draft: SetDraft, files: dict[str, bytes]) -> bytes:
         created=draft.manifest.created,
         min_edgekit=__version__,
         expires=draft.expires,
-        files=dict(files),
+        files=files,
     )
     return sign_payload(payload, draft.signers)

@@ -11,8 +11,8 @@ import os
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,20 +22,18 @@ from edgekit.core.digest import Digest, new_hasher
 from edgekit.core.events import Advanced, Finished, Listener, Started
 from edgekit.core.release import BLOCK_BYTES, Extent, Volume, VolumeTable, volume_name
 from edgekit.errors import DigestError, HostError
-from edgekit.system.files import fsync_directory, pwrite_all, translate_os_error
-
-
-def start_writeback(fd,pos,n):
-    os.posix_fadvise(fd,pos,n,os.POSIX_FADV_DONTNEED)
-
+from edgekit.system.files import fsync_directory, pwrite_all, translate_os_error, write_all
 
 SLICE_BYTES = 256 << 10
 """SHA-256 runs half as fast again over slices that stay in the cache; SHA-384 does not care."""
 
 MAX_WORKERS = 8
 
-MAX_OPEN_BLOBS = 32
-"""Blobs a worker writes before it fsyncs them; all workers together stay below 1,024 open files."""
+MAX_OPEN_BLOBS = 64
+"""Blobs a worker writes before it lands them; all workers together stay below 1,024 open files."""
+
+SYNCERS = 16
+"""Threads that only wait in fsync: the kernel serves many waiting ones with one journal commit."""
 
 
 def worker_count() -> int:
@@ -65,6 +63,14 @@ def hash_file(path: Path, algorithm: str) -> tuple[Digest, int]:
     return Digest(algorithm, hasher.hexdigest()), size
 
 
+def start_writeback(descriptor: int, offset: int, length: int) -> None:
+    """Let the disk begin with these bytes now, so that a later fsync has little left to wait for.
+
+    On Linux this advice starts writing dirty pages without waiting; promises nothing.
+    """
+    os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
+
+
 class _Buffers:
     """A fixed set of block buffers; taking one waits until one is free, which bounds memory."""
 
@@ -73,13 +79,19 @@ class _Buffers:
         for _ in range(count):
             self._free.put(bytearray(size))
 
+    def take(self) -> bytearray:
+        return self._free.get()
+
+    def give_back(self, buffer: bytearray) -> None:
+        self._free.put(buffer)
+
     @contextmanager
     def borrow(self) -> Iterator[bytearray]:
-        buffer = self._free.get()
+        buffer = self.take()
         try:
             yield buffer
         finally:
-            self._free.put(buffer)
+            self.give_back(buffer)
 
 
 # ---------------------------------------------------------------------------------------- writing
@@ -154,13 +166,15 @@ def _write_volume(
     name = volume_name(index)
     whole = new_hasher("sha384")
     blocks: list[Future[str]] = []
-    slots = threading.Semaphore(2 * worker_count())
+    buffers = _Buffers(2 * worker_count() + 1, BLOCK_BYTES)
 
-    def hash_block(block: bytes) -> str:
+    def finish(buffer: bytearray, view: memoryview, block: Future[str]) -> str:
+        """The volume's own digest takes the blocks in order; then the buffer is free again."""
         try:
-            return hash_view(memoryview(block), algorithm)
+            whole.update(view)
+            return block.result()
         finally:
-            slots.release()
+            buffers.give_back(buffer)
 
     try:
         with (
@@ -168,13 +182,14 @@ def _write_volume(
             ThreadPoolExecutor(worker_count()) as pool,
             ThreadPoolExecutor(1) as whole_pool,
         ):
-            for block in _blocks(pieces):
-                slots.acquire()
-                blocks.append(pool.submit(hash_block, block))
-                whole_done = whole_pool.submit(whole.update, block)
-                out.write(block)
-                whole_done.result()
-                listener(Advanced("write volumes", len(block)))
+            for buffer, length in _filled_blocks(pieces, buffers):
+                view = memoryview(buffer)[:length]
+                block = pool.submit(hash_view, view, algorithm)
+                blocks.append(whole_pool.submit(finish, buffer, view, block))
+                # A buffer that is free again early is still safe: only this thread refills it.
+                write_all(out.fileno(), view)
+                start_writeback(out.fileno(), (len(blocks) - 1) * BLOCK_BYTES, length)
+                listener(Advanced("write volumes", length))
             os.fsync(out.fileno())
     except OSError as error:
         raise translate_os_error(error, f"writing {name}") from error
@@ -182,24 +197,24 @@ def _write_volume(
     return Volume(name, size, Digest("sha384", whole.hexdigest()), digests)
 
 
-def _blocks(pieces: list[_Piece]) -> Iterator[bytes]:
-    """The volume's bytes in blocks; every source file is opened once and read in order."""
-    block = bytearray()
+def _filled_blocks(pieces: list[_Piece], buffers: _Buffers) -> Iterator[tuple[bytearray, int]]:
+    """The volume's bytes in borrowed block buffers; every source is opened once, read in order."""
+    buffer, filled = buffers.take(), 0
     for piece in pieces:
         with piece.path.open("rb", buffering=0) as file:
             file.seek(piece.start)
             left = piece.length
             while left:
-                chunk = file.read(min(left, BLOCK_BYTES - len(block)))
-                if not chunk:
+                count = file.readinto(memoryview(buffer)[filled : filled + left])
+                if not count:
                     raise HostError("a file became shorter while bundling", where=str(piece.path))
-                block += chunk
-                left -= len(chunk)
-                if len(block) == BLOCK_BYTES:
-                    yield bytes(block)
-                    block.clear()
-    if block:
-        yield bytes(block)
+                filled += count
+                left -= count
+                if filled == BLOCK_BYTES:
+                    yield buffer, filled
+                    buffer, filled = buffers.take(), 0
+    if filled:
+        yield buffer, filled
 
 
 # ---------------------------------------------------------------------------------------- reading
@@ -225,15 +240,19 @@ def read_volumes(
     blocks = _wanted_blocks(table, wanted)
     listener(Started(task, sum(length for _, _, length in blocks)))
     buffers = _Buffers(worker_count() + 1, table.block_bytes)
+    ahead = worker_count()
     stop = threading.Event()
-    with _open_volumes(table, path_of, {volume for volume, _, _ in blocks}) as descriptors:
+    with _open_volumes(path_of, {volume for volume, _, _ in blocks}) as descriptors:
 
-        def work(volume: int, number: int, length: int) -> int:
+        def work(position: int) -> int:
             if stop.is_set():
                 return 0
+            for soon, index, size in blocks[position + ahead : position + ahead + 1]:
+                _start_reading(descriptors[soon], index * table.block_bytes, size)
+            volume, number, length = blocks[position]
+            offset = number * table.block_bytes
             with buffers.borrow() as buffer:
                 view = memoryview(buffer)[:length]
-                offset = number * table.block_bytes
                 _read_exactly(descriptors[volume], view, offset, table.volumes[volume].name)
                 _check_block(table, volume, number, view)
                 if sink is not None:
@@ -241,19 +260,15 @@ def read_volumes(
             listener(Advanced(task, length))
             return length
 
-        total = _run_all(work, blocks, stop)
+        total = _run_all(work, len(blocks), stop)
     listener(Finished(task))
     return total
 
 
-def _run_all(
-    work: Callable[[int, int, int], int],
-    blocks: list[tuple[int, int, int]],
-    stop: threading.Event,
-) -> int:
-    """Run work over all blocks; the first error (in block order) wins and stops the rest."""
+def _run_all(work: Callable[[int], int], count: int, stop: threading.Event) -> int:
+    """Run work over 0 to count - 1; the first error (in that order) wins and stops the rest."""
     with ThreadPoolExecutor(worker_count()) as pool:
-        futures = [pool.submit(work, *block) for block in blocks]
+        futures = [pool.submit(work, position) for position in range(count)]
         try:
             return sum(future.result() for future in futures)
         except BaseException:
@@ -285,7 +300,7 @@ def _wanted_blocks(
 
 @contextmanager
 def _open_volumes(
-    table: VolumeTable, path_of: Callable[[int], Path], indexes: set[int]
+    path_of: Callable[[int], Path], indexes: set[int]
 ) -> Iterator[dict[int, int]]:
     """One descriptor per volume for the whole pass, so nobody can swap a file in between."""
     descriptors: dict[int, int] = {}
@@ -301,6 +316,12 @@ def _open_volumes(
     finally:
         for descriptor in descriptors.values():
             os.close(descriptor)
+
+
+def _start_reading(descriptor: int, offset: int, length: int) -> None:
+    """Let the medium begin with the block that a worker will want next; only a hint."""
+    with suppress(OSError):
+        os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
 
 def _read_exactly(descriptor: int, view: memoryview, offset: int, name: str) -> None:
@@ -368,6 +389,7 @@ class BlobSink:
     def __init__(self, directory: Path, table: VolumeTable, wanted: frozenset[Digest]) -> None:
         self._directory = directory
         self._lock = threading.Lock()
+        self._syncers = ThreadPoolExecutor(SYNCERS)
         self._descriptors: dict[Digest, int] = {}
         self._left: dict[Digest, int] = {}
         self._runs: dict[int, list[_Run]] = {}
@@ -388,9 +410,7 @@ class BlobSink:
     def __call__(self, volume: int, offset: int, data: memoryview) -> None:
         try:
             for runs in _in_groups(self._overlapping(volume, offset, offset + len(data))):
-                complete = [run.digest for run in runs if self._write(run, offset, data)]
-                for digest in complete:
-                    self._land(digest)
+                self._land([run.digest for run in runs if self._write(run, offset, data)])
         except OSError as error:
             raise translate_os_error(error, "copying the set") from error
 
@@ -422,18 +442,24 @@ class BlobSink:
                 self._descriptors[digest] = os.open(path, flags, 0o444)
             return self._descriptors[digest]
 
-    def _land(self, digest: Digest) -> None:
+    def _land(self, complete: list[Digest]) -> None:
+        """Make complete blobs durable, together, and only then give them their names (I3)."""
         with self._lock:
-            descriptor = self._descriptors.pop(digest)
+            descriptors = [self._descriptors.pop(digest) for digest in complete]
         try:
-            os.fsync(descriptor)
+            done = [self._syncers.submit(os.fsync, descriptor) for descriptor in descriptors]
+            wait(done)
         finally:
-            os.close(descriptor)
-        part = self._directory / f"{digest.value}.part"
-        part.rename(self._directory / digest.value)
+            for descriptor in descriptors:
+                os.close(descriptor)
+        for digest, synced in zip(complete, done, strict=True):
+            synced.result()
+            part = self._directory / f"{digest.value}.part"
+            part.rename(self._directory / digest.value)
 
     def close(self) -> None:
         """Close what an interrupted pass left open; its `.part` files stay for a later run."""
+        self._syncers.shutdown()
         with self._lock:
             for descriptor in self._descriptors.values():
                 os.close(descriptor)
@@ -447,8 +473,8 @@ def _offset(run: _Run) -> int:
 def _in_groups(runs: Iterator[_Run]) -> Iterator[list[_Run]]:
     """Groups small enough for the limit on open files.
 
-    Blobs of a group are all written before the first of them is fsynced: its journal commit then
-    serves the others too.
+    The small blobs of a group are all written before any is fsynced, so one journal commit can
+    serve many of them.
     """
     while group := list(islice(runs, MAX_OPEN_BLOBS)):
         yield group

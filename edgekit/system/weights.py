@@ -1,13 +1,24 @@
-"""Looking into weights files on the connected side: bounded headers only, never tensor data."""
+"""The one door for weights: the same checks before a set is made and before a host uses it.
+
+Only names, headers and small texts are read, never tensor data.
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from edgekit.core.gguf import read_gguf_header
+from edgekit.core.gguf import GgufHeader, read_gguf_header
+from edgekit.core.gguf_rules import check_gguf_rules
 from edgekit.core.names import RelPath
+from edgekit.core.safetensors import SafetensorsHeader, read_safetensors_header
+from edgekit.core.weights_policy import check_weights_file, head_bytes
 from edgekit.errors import WeightsError
+from edgekit.system.files import translate_os_error
+
+INDEX_SUFFIX = ".index.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,25 +30,145 @@ class WeightsHeader:
     shape: dict[str, int]
 
 
-def read_weights_header(format_: str, files: dict[RelPath, Path]) -> WeightsHeader:
-    """Check and read the header of a variant's weights.
+def check_weights(format_: str, files: dict[RelPath, Path]) -> WeightsHeader:
+    """Check all files of a variant: names, first bytes, headers, chat templates, remote code.
 
-    Raises WeightsError naming file and problem. Safetensors variants are carried as they are in
-    this version; their shape is empty and llama.cpp never gets them.
+    `files` maps names to where the bytes lie. Raises RefusedContentError for what edgekit does not
+    carry, WeightsError for a header that lies, HostError for a file that cannot be read.
     """
-    if format_ != "gguf":
-        return WeightsHeader("", 0, {})
-    name, path = next(iter(files.items()))
-    if len(files) != 1:
+    for name, path in files.items():
+        check_stored_weights(name, path)
+    try:
+        if format_ == "gguf":
+            return _check_gguf(files)
+        return _check_safetensors(files)
+    except OSError as error:
+        raise translate_os_error(error, "reading weights") from error
+
+
+def check_stored_weights(name: RelPath, stored: Path) -> None:
+    """Check the bytes in `stored` against the weights policy, as a file named `name`.
+
+    Raises RefusedContentError naming it, or HostError when `stored` cannot be read.
+    """
+    try:
+        with stored.open("rb") as file:
+            size = stored.stat().st_size
+            head = file.read(head_bytes(name, size))
+    except OSError as error:
+        raise translate_os_error(error, f"reading {name}") from error
+    check_weights_file(name, head, size)
+
+
+def _check_gguf(files: dict[RelPath, Path]) -> WeightsHeader:
+    name = next(iter(files), None)
+    if name is None or len(files) != 1:
         raise WeightsError(
             "a GGUF variant is one file in this version",
             where=str(name),
             found=f"{len(files)} files",
         )
-    with path.open("rb") as file:
-        header = read_gguf_header(file, path.stat().st_size, str(name))
+    header = _gguf_header(name, files[name])
+    check_gguf_rules(header, str(name))
     return WeightsHeader(
-        family=header.text("general.architecture", "unknown")[:60],
+        family=header.text("general.architecture"),
         parameter_count=header.parameter_count(),
         shape=header.shape(),
     )
+
+
+def _gguf_header(name: RelPath, path: Path) -> GgufHeader:
+    with path.open("rb") as file:
+        return read_gguf_header(file, path.stat().st_size, str(name))
+
+
+def _check_safetensors(files: dict[RelPath, Path]) -> WeightsHeader:
+    """Headers of all shards, and that the index, where there is one, tells the truth of them.
+
+    The shape is empty: llama.cpp, which it is for, never gets these files.
+    """
+    headers = {
+        name: _safetensors_header(name, path)
+        for name, path in files.items()
+        if _suffix(name) == ".safetensors"
+    }
+    if not headers:
+        raise _mixed("a safetensors variant has no .safetensors file", files)
+    if any(_suffix(name) == ".gguf" for name in files):
+        raise _mixed("a safetensors variant has a GGUF file", files)
+    _check_names(headers)
+    for name, path in files.items():
+        if str(name).lower().endswith(INDEX_SUFFIX):
+            _check_index(name, _json(name, path), headers)
+    return WeightsHeader(
+        family=_family(files),
+        parameter_count=sum(header.parameter_count() for header in headers.values()),
+        shape={},
+    )
+
+
+def _safetensors_header(name: RelPath, path: Path) -> SafetensorsHeader:
+    with path.open("rb") as file:
+        return read_safetensors_header(file, path.stat().st_size, str(name))
+
+
+def _check_names(headers: dict[RelPath, SafetensorsHeader]) -> None:
+    """No tensor is in two files of one folder: which one counts would depend on the engine."""
+    seen: set[tuple[str, str]] = set()
+    for name, header in headers.items():
+        folder = "/".join(name.parts[:-1])
+        names = {(folder, tensor) for tensor in header.names()}
+        if seen & names:
+            raise WeightsError(
+                "a tensor is in two files", where=str(name), found=min(seen & names)[1][:60]
+            )
+        seen |= names
+
+
+def _check_index(name: RelPath, index: Any, headers: dict[RelPath, SafetensorsHeader]) -> None:
+    table = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(table, dict):
+        raise WeightsError("an index without a weight_map", where=str(name))
+    folder = name.parts[:-1]
+    here = {shard.parts[-1]: header for shard, header in headers.items()
+            if shard.parts[:-1] == folder}
+    names = {shard: header.names() for shard, header in here.items()}
+    for tensor, shard in table.items():
+        if not isinstance(shard, str) or tensor not in names.get(shard, ()):
+            raise WeightsError(
+                "the index names a tensor that is not where it says",
+                where=str(name),
+                found=f"{tensor[:60]} in {str(shard)[:60]}",
+            )
+    if len(table) != sum(map(len, names.values())):
+        raise WeightsError("the index leaves out a tensor", where=str(name))
+
+
+def _family(files: dict[RelPath, Path]) -> str:
+    for name, path in files.items():
+        if name.parts[-1] == "config.json":
+            config = _json(name, path)
+            value = config.get("model_type") if isinstance(config, dict) else None
+            return value[:60] if isinstance(value, str) else ""
+    return ""
+
+
+def _json(name: RelPath, path: Path) -> Any:
+    """JSON that `check_stored_weights` has already bounded and found to be without repeated keys.
+
+    Not edgekit's strict form: real configurations hold `Infinity` and integers beyond 64 bits.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise WeightsError("not valid JSON", where=str(name), found=str(error)[:100]) from error
+
+
+def _suffix(name: RelPath) -> str:
+    return "." + name.parts[-1].lower().rpartition(".")[2]
+
+
+def _mixed(message: str, files: dict[RelPath, Path]) -> WeightsError:
+    first = next(iter(files), None)
+    listed = ", ".join(str(name) for name in files)[:200]
+    return WeightsError(message, where=str(first), found=listed or "no files")

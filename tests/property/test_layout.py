@@ -21,10 +21,21 @@ from edgekit.core.lock import (
 from edgekit.core.names import RelPath
 from edgekit.core.release import (
     BLOCK_BYTES,
+    ROLES,
+    SHAPE_KEYS,
+    CarriedImage,
+    CarriedModel,
+    CarriedVariant,
+    EnginePack,
+    Entry,
     Extent,
+    Manifest,
+    Requirements,
     Volume,
     VolumeTable,
+    encode_manifest,
     encode_volume_table,
+    parse_manifest,
     parse_volume_table,
     volume_name,
 )
@@ -171,6 +182,50 @@ LOCKS = st.builds(
         st.lists(BLOBS, max_size=2).map(tuple),
     ), max_size=2).map(tuple),
 )
+
+
+PATHS = NAMES.map(RelPath)
+SHA384 = st.binary(max_size=4).map(Digest.of)
+ENTRIES = st.builds(
+    Entry, PATHS, st.sampled_from(ROLES), st.integers(0, 1 << 50), SHA384, st.booleans()
+)
+FACTS = st.fixed_dictionaries({key: st.integers(0, 2**50 - 1) for key in SHAPE_KEYS})
+VARIANTS = st.builds(
+    CarriedVariant, st.sampled_from(["gguf", "safetensors"]), st.just("Q8_0"),
+    st.lists(PATHS, min_size=1, max_size=2).map(tuple), st.integers(0, 1 << 50),
+    FACTS.map(lambda facts: tuple(sorted(facts.items()))),
+)
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=20)
+MODELS = st.builds(
+    CarriedModel, NAMES, st.integers(1, 1 << 24), TEXTS, TEXTS, st.integers(0, 1 << 50),
+    st.lists(VARIANTS, max_size=2).map(tuple),
+    st.lists(st.tuples(TEXTS, TEXTS), max_size=2).map(tuple),
+)
+MANIFESTS = st.builds(
+    Manifest, NAMES, st.just("1.2.3-rc.1"), st.integers(0, 1 << 40), st.integers(1, 10_000),
+    st.builds(
+        Requirements, st.sampled_from(["x86_64", "aarch64"]),
+        st.tuples(st.integers(0, 999), st.integers(0, 999)),
+        st.lists(st.from_regex(r"[a-z0-9_]{1,30}", fullmatch=True), max_size=3).map(tuple),
+        st.integers(0, 10_000),
+    ),
+    st.lists(ENTRIES, max_size=4, unique_by=lambda entry: str(entry.path)).map(
+        lambda entries: tuple(sorted(entries, key=lambda entry: str(entry.path)))
+    ),
+    st.lists(st.builds(
+        EnginePack, st.sampled_from(["llama.cpp", "vllm"]), NAMES, TEXTS, PATHS, PATHS
+    ), max_size=2).map(tuple),
+    st.lists(MODELS, max_size=2, unique_by=lambda model: model.name).map(tuple),
+    st.lists(st.builds(
+        CarriedImage, NAMES, TEXTS, SHA256, st.lists(PATHS, max_size=2).map(tuple)
+    ), max_size=2, unique_by=lambda image: image.name).map(tuple),
+    TEXTS,
+)
+
+
+@given(MANIFESTS)
+def test_a_manifest_survives_encoding_and_parsing(manifest: Manifest) -> None:
+    assert parse_manifest(encode_manifest(manifest)) == manifest
 
 
 @given(LOCKS)

@@ -16,6 +16,7 @@ from edgekit.core import trust
 from edgekit.core.digest import Digest
 from edgekit.core.events import Event
 from edgekit.core.names import RelPath
+from edgekit.core.provenance import Build, Input
 from edgekit.core.release import (
     BLOCK_BYTES,
     CarriedModel,
@@ -78,6 +79,20 @@ class RootBuilder:
         return trust.restore_root(self.data())
 
 
+def build_of(name: str = "demo", version: str = "1.0.0", inputs: int = 3) -> Build:
+    """A build of a set with this many inputs."""
+    return Build(
+        name=name,
+        version=version,
+        created=1_700_000_000,
+        recipe=Digest.of(b"recipe"),
+        lock=Digest.of(b"lock"),
+        locked=True,
+        edgekit="0.1.0",
+        inputs=tuple(Input(f"input-{n}", Digest.of(b"%d" % n, "sha256")) for n in range(inputs)),
+    )
+
+
 @dataclass(frozen=True)
 class Hole:
     """An entry of zero bytes that takes no disk space until it is copied."""
@@ -113,6 +128,10 @@ class SetBuilder:
     volume_bytes: int = BLOCK_BYTES
     digest_algorithm: str = "sha384"
     installer: bytes = b"#!/bin/sh\nexit 0\n"
+    roles: dict[str, str] = field(default_factory=dict)
+    """Roles by path, for entries that have not all the one `role`."""
+    sbom: bytes = b""
+    build: Build | None = None
 
     def write(self, folder: Path) -> Path:
         sources = folder.with_name(f"{folder.name}-sources")
@@ -134,6 +153,8 @@ class SetBuilder:
                 roots=tuple(root.data() for root in self.roots),
                 signers=tuple(signer(name) for name in names),
                 volume_bytes=self.volume_bytes,
+                sbom=self.sbom,
+                build=self.build,
             ),
             quiet,
         )
@@ -151,7 +172,8 @@ class SetBuilder:
                 else:
                     file.write(content)
             digest, size = hash_file(source, "sha384")
-            entries.append(Entry(RelPath(path), self.role, size, digest))
+            role = self.roles.get(path, self.role)
+            entries.append(Entry(RelPath(path), role, size, digest))
             blobs.setdefault(digest, BlobSource(digest, size, source))
         return tuple(entries), tuple(blobs.values())
 

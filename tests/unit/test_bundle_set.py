@@ -415,10 +415,16 @@ def test_a_root_named_by_its_fingerprint_is_enough_to_verify(
 
 
 def test_a_fingerprint_may_name_any_root_the_set_carries(tmp_path: Path) -> None:
-    second = RootBuilder(version=2, signers=("cid", "dora"))
-    folder = SetBuilder(roots=(second,)).write(tmp_path / "demo")
-    trusting = Trusting(HostLayout(tmp_path / "host"), trust.fingerprint(second.data()))
-    assert verify_metadata((folder,), trusting).root.version == 2
+    four = ("ann", "ben", "cid", "dora")
+    second = RootBuilder(version=2, signers=("cid", "dora"), signed_by=four)
+    folder = SetBuilder(roots=(RootBuilder(), second)).write(tmp_path / "demo")
+    for root in (RootBuilder(), second):
+        trusting = Trusting(HostLayout(tmp_path / "host"), trust.fingerprint(root.data()))
+        assert verify_metadata((folder,), trusting).root.version == 2
+    (folder / "trust/1.root.json").unlink()
+    assert trust.fingerprint(second.data()) == trusting.fingerprint
+    with pytest.raises(SetShapeError, match=r"1\.root\.json is missing"):
+        verify_metadata((folder,), trusting)
 
 
 def test_a_set_without_the_named_root_is_refused(sets: Fixture, copied: Path) -> None:

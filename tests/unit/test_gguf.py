@@ -17,7 +17,7 @@ from edgekit.core.gguf import GgufHeader, read_gguf_header
 from edgekit.core.names import RelPath
 from edgekit.errors import WeightsError
 from edgekit.exit_codes import ExitCode
-from edgekit.system.weights import read_weights_header
+from edgekit.system.weights import check_weights
 from tests.support.gguf import (
     ARRAY,
     BOOL,
@@ -77,13 +77,14 @@ def test_a_width_of_a_head_may_be_said_outright() -> None:
 
 @pytest.mark.parametrize("alignment", [8, 64, 65536])
 def test_another_alignment_is_respected(alignment: int) -> None:
-    builder = GgufBuilder(alignment=alignment, tensors=[TensorEntry()]).with_keys(
+    builder = GgufBuilder(
+        alignment=alignment, tensors=[TensorEntry()], data=bytes(34)).with_keys(
         general__alignment=value(U32, alignment))
     assert read(builder.file()).data_offset % alignment == 0
 
 
 def test_the_demonstration_model_is_read() -> None:
-    header = read_weights_header("gguf", {RelPath(DEMO.name): DEMO})
+    header = check_weights("gguf", {RelPath(DEMO.name): DEMO})
     assert header.family == "llama"
     assert header.parameter_count > 1_000_000
     assert all(header.shape[key] > 0 for key in header.shape)
@@ -91,11 +92,13 @@ def test_the_demonstration_model_is_read() -> None:
 
 def test_a_variant_of_several_gguf_files_is_refused() -> None:
     with pytest.raises(WeightsError, match="one file"):
-        read_weights_header("gguf", {RelPath("a.gguf"): DEMO, RelPath("b.gguf"): DEMO})
+        check_weights("gguf", {RelPath("a.gguf"): DEMO, RelPath("b.gguf"): DEMO})
 
 
-def test_weights_of_another_format_are_carried_unread() -> None:
-    assert read_weights_header("safetensors", {}).shape == {}
+def test_a_variant_without_files_is_refused() -> None:
+    for kind in ("gguf", "safetensors"):
+        with pytest.raises(WeightsError):
+            check_weights(kind, {})
 
 
 def keys(**changes: bytes) -> Callable[[], bytes]:

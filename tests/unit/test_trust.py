@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer import CryptoSigner, Signature, SSlibKey
 
 from edgekit.core import trust
-from edgekit.core.strict_json import encode_canonical
+from edgekit.core.strict_json import encode_canonical, parse_canonical
 from edgekit.errors import (
     EdgekitError,
     FingerprintError,
@@ -551,6 +551,12 @@ def test_a_payload_that_is_not_canonical_is_refused_even_when_it_is_signed(
     data = sign_payload(spoil(release.payload()), (signer("ann"), signer("ben")))
     with pytest.raises(FormatError):
         trust.verify_release(release.root.trusted(), data)
+
+
+@pytest.mark.parametrize("number", [b"1.0", b"1e3", b"-0.5", b"NaN", b"Infinity", b"9" * 20])
+def test_no_document_holds_a_number_that_is_not_a_64_bit_integer(number: bytes) -> None:
+    with pytest.raises(FormatError):
+        parse_canonical(b'{"a":' + number + b"}", max_bytes=100, what="document")
 
 
 def test_nothing_of_a_payload_is_parsed_before_its_signatures_count() -> None:

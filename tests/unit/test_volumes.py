@@ -168,7 +168,11 @@ def digests(verified: VerifiedSet) -> tuple[Digest, ...]:
 
 def test_blobs_land_read_only_under_their_digest_and_nothing_else_stays(tmp_path: Path) -> None:
     verified, layout = big_set(tmp_path), HostLayout(tmp_path / "host")
-    copy_blobs(verified, digests(verified), layout, quiet)
+    old_mask = os.umask(0o077)
+    try:
+        copy_blobs(verified, digests(verified), layout, quiet)
+    finally:
+        os.umask(old_mask)
     for entry in verified.manifest.entries:
         path = layout.blob(entry.digest)
         assert Digest.of(path.read_bytes()) == entry.digest

@@ -1,0 +1,64 @@
+"""`python -m benchmarks [NAME ...] [--bytes N] [--rounds N] [--json]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from benchmarks import rebuild_unchanged, start_up, verify_and_copy, verify_only, write_volumes
+from benchmarks.measure import render, run_child
+
+BENCHMARKS = {
+    "verify_and_copy": verify_and_copy.run,
+    "verify_only": verify_only.run,
+    "write_volumes": write_volumes.run,
+    "rebuild_unchanged": rebuild_unchanged.run,
+    "start_up": start_up.run,
+}
+WITHOUT_PAYLOAD = {"start_up"}
+DEFAULT_BYTES = 1_000_000_000
+COPIES = 5
+"""The payload, two sets of it, what a contender writes, and room."""
+
+WORK = Path(__file__).resolve().parents[1] / ".cache/benchmarks"
+
+
+def main() -> None:
+    """Run the named benchmarks, or all, and print their rows."""
+    arguments = _arguments()
+    names = arguments.names or list(BENCHMARKS)
+    WORK.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(WORK).free < COPIES * arguments.bytes:
+        raise SystemExit(f"benchmarks need {COPIES} times --bytes of free disk")
+    tables = {}
+    with tempfile.TemporaryDirectory(dir=WORK) as place:
+        folder = Path(place)
+        if set(names) - WITHOUT_PAYLOAD:
+            run_child("payload", folder, str(arguments.bytes))
+        for name in names:
+            rows = BENCHMARKS[name](folder, arguments.bytes, arguments.rounds)
+            tables[name] = [row.table() for row in rows]
+            if not arguments.json:
+                print(render(name, rows), flush=True)
+    if arguments.json:
+        print(json.dumps(tables, indent=1))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--bytes", type=int, default=DEFAULT_BYTES, help="size of the payload")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each contender")
+    parser.add_argument("--json", action="store_true", help="rows as JSON")
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(BENCHMARKS)
+    if unknown or arguments.bytes < 1 or arguments.rounds < 1:
+        parser.error(f"unknown name, or a number below 1 (names: {', '.join(BENCHMARKS)})")
+    return arguments
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,332 @@
+"""The bill of materials of a set: CycloneDX 1.6, made on the connected side when all is gathered.
+
+Components are the models' weights (one per variant), the engines, the host program with the
+libraries inside it, every wheel and every container image. The files of the frozen programs are in
+the manifest and are not repeated here. The document
+is canonical JSON and depends on recipe, lock and set alone: its serial number comes from the lock,
+its time from the set.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from cyclonedx.contrib.license.factories import LicenseFactory
+from cyclonedx.model import (
+    ExternalReference,
+    ExternalReferenceType,
+    HashAlgorithm,
+    HashType,
+    Property,
+    XsUri,
+)
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.component import Component, ComponentType, Pedigree
+from cyclonedx.model.license import License
+from cyclonedx.model.tool import ToolRepository
+from cyclonedx.output import make_outputter
+from cyclonedx.schema import OutputFormat, SchemaVersion
+from packageurl import PackageURL
+
+from edgekit import __version__
+from edgekit.core.digest import Digest
+from edgekit.core.lock import Lock, LockedImage, LockedWheel, encode_lock
+from edgekit.core.names import RelPath
+from edgekit.core.recipe import HubSource, ModelRecipe, Recipe, Variant
+from edgekit.core.release import CarriedModel, CarriedVariant, EnginePack, Manifest
+from edgekit.core.set_files import MAX_SBOM_BYTES
+from edgekit.core.strict_json import encode_canonical
+from edgekit.errors import FormatError
+from edgekit.sources.host_program import FrozenLibrary
+
+_ALGORITHMS = {"sha256": HashAlgorithm.SHA_256, "sha384": HashAlgorithm.SHA_384}
+_DEFAULT_REGISTRY = "docker.io"
+HOST_PROGRAM = RelPath("runtime/edgekit")
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What the document describes. `wheel_licenses` maps wheel file names to licence names.
+
+    `libraries` are inside the host program, which `python` (a version) runs.
+    """
+
+    recipe: Recipe
+    lock: Lock
+    manifest: Manifest
+    wheel_licenses: Mapping[str, str]
+    libraries: tuple[FrozenLibrary, ...] = ()
+    python: str = ""
+
+
+def render_sbom(gathered: Gathered) -> bytes:
+    """The document's canonical bytes. Raises FormatError when it is larger than a set may carry."""
+    maker = _Maker(gathered)
+    output = make_outputter(maker.bom(), OutputFormat.JSON, SchemaVersion.V1_6).output_as_string()
+    table = json.loads(output)
+    for component in table.get("components", []):
+        # The library has no model cards yet; the schema does.
+        family = maker.families.get(component["bom-ref"])
+        if family:
+            component["modelCard"] = {
+                "modelParameters": {"task": "text-generation", "architectureFamily": family}
+            }
+    data = encode_canonical(table)
+    if len(data) > MAX_SBOM_BYTES:
+        raise FormatError(
+            "bill of materials is too large",
+            found=f"{len(data)} bytes",
+            needed=f"at most {MAX_SBOM_BYTES} bytes",
+        )
+    return data
+
+
+class _Maker:
+    """Turns a gathered set into components, all with names of their own (bom-ref)."""
+
+    def __init__(self, gathered: Gathered) -> None:
+        self._recipe = gathered.recipe
+        self._lock = gathered.lock
+        self._manifest = gathered.manifest
+        self._wheel_licenses = gathered.wheel_licenses
+        self._libraries = gathered.libraries
+        self._python = gathered.python
+        self._entries = {entry.path: entry for entry in gathered.manifest.entries}
+        self._carried_wheels = {
+            entry.path.parts[-1]: entry.digest
+            for entry in gathered.manifest.entries
+            if entry.role == "wheel"
+        }
+        self.families: dict[str, str] = {}
+
+    def bom(self) -> Bom:
+        """The whole document as the library's object."""
+        manifest = self._manifest
+        root = Component(
+            type=ComponentType.PLATFORM,
+            name=manifest.name,
+            version=manifest.version,
+            bom_ref=f"set:{manifest.name}",
+            description=self._recipe.description or None,
+        )
+        tool = Component(type=ComponentType.APPLICATION, name="edgekit", version=__version__)
+        lock = Digest.of(encode_lock(self._lock))
+        bom = Bom(
+            serial_number=uuid.uuid5(uuid.NAMESPACE_URL, f"urn:edgekit:lock:{lock}"),
+            metadata=BomMetaData(
+                timestamp=datetime.fromtimestamp(manifest.created, UTC),
+                component=root,
+                tools=ToolRepository(components=[tool]),
+            ),
+        )
+        wheels = {
+            wheel.filename: self._wheel(wheel)
+            for house in self._lock.wheelhouses
+            for wheel in house.wheels
+        }
+        engines = [self._engine(pack) for pack in manifest.engines]
+        images = [self._image(image) for image in self._lock.images]
+        libraries = self._frozen_libraries()
+        programs = [self._program()] if libraries else []
+        tops = [*self._models(), *engines, *programs, *libraries, *wheels.values(), *images]
+        for component in tops:
+            bom.components.add(component)
+        for pack, engine in zip(manifest.engines, engines, strict=True):
+            house = self._lock.wheelhouse(f"engine:{pack.kind}:{pack.provider}")
+            bom.register_dependency(engine, [wheels[wheel.filename] for wheel in house.wheels])
+        for program in programs:
+            bom.register_dependency(program, libraries)
+        bom.register_dependency(root, tops)
+        return bom
+
+    def _models(self) -> list[Component]:
+        return [
+            self._variant(recipe, carried, index)
+            for recipe, carried in zip(self._recipe.models, self._manifest.models, strict=True)
+            for index in range(len(recipe.variants))
+        ]
+
+    def _variant(self, recipe: ModelRecipe, carried: CarriedModel, index: int) -> Component:
+        variant = carried.variants[index]
+        source = recipe.variants[index]
+        commit = self._lock.variant(recipe.name, index).commit
+        ref = f"model:{recipe.name}:{index}"
+        self.families[ref] = carried.family
+        files = self._weights(recipe.name, index, variant)
+        facts = {
+            "format": variant.format,
+            "quantization": variant.quantization,
+            "parameters": str(carried.parameter_count),
+            "context": str(carried.context),
+            "bytes": str(variant.bytes),
+            "commit": commit or "",
+            "terms": recipe.terms and f"licenses/models/{recipe.name}",
+        }
+        return Component(
+            type=ComponentType.MACHINE_LEARNING_MODEL,
+            name=recipe.name,
+            version=variant.quantization,
+            bom_ref=ref,
+            licenses=_licenses(recipe.license),
+            hashes=files[0].hashes if len(files) == 1 else (),
+            components=files if len(files) > 1 else (),
+            purl=_hub_url(source, commit),
+            external_references=_hub_references(source, commit),
+            pedigree=_pedigree(recipe.base_model, ref),
+            properties=_properties(facts),
+        )
+
+    def _weights(self, model: str, index: int, variant: CarriedVariant) -> list[Component]:
+        """One component per file, with the SHA-256 of the lock and the SHA-384 of the manifest."""
+        locked = {file.path: file.sha256 for file in self._lock.variant(model, index).files}
+        return [
+            Component(
+                type=ComponentType.FILE,
+                name=str(path),
+                bom_ref=f"file:{path}",
+                hashes=_hashes(_locked_digest(locked, path), self._entries[path].digest),
+            )
+            for path in variant.files
+        ]
+
+    def _engine(self, pack: EnginePack) -> Component:
+        program = self._entries[pack.program]
+        house = self._lock.wheelhouse(f"engine:{pack.kind}:{pack.provider}")
+        names = [self._wheel_licenses.get(wheel.filename, "") for wheel in house.wheels[:1]]
+        return Component(
+            type=ComponentType.APPLICATION,
+            name=pack.kind,
+            version=pack.version,
+            bom_ref=f"engine:{pack.kind}:{pack.provider}",
+            licenses=_licenses("".join(names)),
+            hashes=_hashes(program.digest),
+            properties=_properties({"provider": pack.provider, "program": str(pack.program)}),
+        )
+
+    def _program(self) -> Component:
+        """edgekit itself, as hosts run it."""
+        entry = self._entries.get(HOST_PROGRAM)
+        return Component(
+            type=ComponentType.APPLICATION,
+            name="edgekit",
+            version=__version__,
+            bom_ref="program:edgekit",
+            licenses=_licenses("Apache-2.0"),
+            hashes=_hashes(entry.digest) if entry else (),
+        )
+
+    def _frozen_libraries(self) -> list[Component]:
+        """What is inside the host program: Python distributions, and Python."""
+        found = [
+            Component(
+                type=ComponentType.LIBRARY,
+                name=library.name,
+                version=library.version,
+                bom_ref=f"library:{library.name}",
+                licenses=_licenses(library.license.name),
+                purl=PackageURL("pypi", None, library.name, library.version),
+            )
+            for library in self._libraries
+        ]
+        if self._python:
+            python = Component(
+                type=ComponentType.PLATFORM,
+                name="cpython",
+                version=self._python,
+                bom_ref="library:cpython",
+                licenses=_licenses("PSF-2.0"),
+                purl=PackageURL("generic", None, "python", self._python),
+            )
+            found.append(python)
+        return found
+
+    def _wheel(self, wheel: LockedWheel) -> Component:
+        carried = self._carried_wheels.get(wheel.filename)
+        return Component(
+            type=ComponentType.LIBRARY,
+            name=wheel.name,
+            version=wheel.version,
+            bom_ref=f"wheel:{wheel.filename}",
+            licenses=_licenses(self._wheel_licenses.get(wheel.filename, "")),
+            hashes=_hashes(wheel.sha256, *([carried] if carried else [])),
+            purl=PackageURL("pypi", None, wheel.name, wheel.version, {"file_name": wheel.filename}),
+        )
+
+    def _image(self, image: LockedImage) -> Component:
+        repository, tag = _split_reference(image.reference)
+        digest = str(image.manifest.digest)
+        return Component(
+            type=ComponentType.CONTAINER,
+            name=repository,
+            version=tag or digest,
+            bom_ref=f"image:{image.name}",
+            hashes=_hashes(image.manifest.digest),
+            purl=PackageURL(
+                "oci",
+                None,
+                repository.rpartition("/")[2].lower(),
+                digest,
+                {"repository_url": _with_registry(repository).lower(), "tag": tag},
+            ),
+            properties=_properties({"reference": image.reference}),
+        )
+
+
+def _locked_digest(locked: Mapping[RelPath, Digest], path: RelPath) -> Digest:
+    """The lock's digest of a carried file, `models/NAME/VARIANT/` and its path in the source."""
+    return locked[RelPath("/".join(path.parts[3:]))]
+
+
+def _hashes(*digests: Digest) -> list[HashType]:
+    return [HashType(alg=_ALGORITHMS[d.algorithm], content=d.value) for d in digests]
+
+
+def _licenses(name: str) -> list[License]:
+    return [LicenseFactory().make_from_string(name)] if name else []
+
+
+def _properties(facts: Mapping[str, str]) -> list[Property]:
+    return [Property(name=f"edgekit:{key}", value=value) for key, value in facts.items() if value]
+
+
+def _hub_url(variant: Variant, commit: str | None) -> PackageURL | None:
+    if not isinstance(variant.source, HubSource) or commit is None:
+        return None
+    owner, _, name = variant.source.repository.partition("/")
+    return PackageURL("huggingface", owner, name, commit)
+
+
+def _hub_references(variant: Variant, commit: str | None) -> list[ExternalReference]:
+    """Where the weights came from, at their commit. A mirror may have served them."""
+    if not isinstance(variant.source, HubSource) or commit is None:
+        return []
+    url = f"https://huggingface.co/{quote(variant.source.repository)}/tree/{commit}"
+    return [ExternalReference(type=ExternalReferenceType.VCS, url=XsUri(url))]
+
+
+def _pedigree(base_model: str, ref: str) -> Pedigree | None:
+    if not base_model:
+        return None
+    base = Component(
+        type=ComponentType.MACHINE_LEARNING_MODEL, name=base_model, bom_ref=f"{ref}:base"
+    )
+    return Pedigree(ancestors=[base])
+
+
+def _split_reference(reference: str) -> tuple[str, str]:
+    """Repository and tag of an image reference; a digest in it is left out."""
+    plain = reference.partition("@")[0]
+    head, colon, tail = plain.rpartition(":")
+    return (head, tail) if colon and "/" not in tail else (plain, "")
+
+
+def _with_registry(repository: str) -> str:
+    first = repository.partition("/")[0]
+    if "/" in repository and ("." in first or ":" in first or first == "localhost"):
+        return repository
+    return f"{_DEFAULT_REGISTRY}/{repository}"

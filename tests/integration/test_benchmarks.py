@@ -1,0 +1,48 @@
+"""Every benchmark runs, with little data; what it measures is not judged here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NAMES = ["verify_and_copy", "verify_only", "write_volumes", "rebuild_unchanged", "start_up"]
+
+
+def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_prints_its_rows(name: str) -> None:
+    done = benchmarks(name, "--bytes", "1000000", "--rounds", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)[name]
+    assert len(rows) >= 2
+    for row in rows:
+        assert row["seconds"] > 0
+        assert row["ratio"] > 0
+        assert 0 < row["peak_mib"] <= 256
+    assert rows[0]["ratio"] == 1
+
+
+def test_rows_for_people_name_every_contender() -> None:
+    done = benchmarks("rebuild_unchanged", "--bytes", "1000000", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    title, header, *rows = done.stdout.splitlines()
+    assert title == "rebuild_unchanged"
+    assert "peak MiB" in header
+    assert [row.split("  ")[1] for row in rows] == ["hash all again", "edgekit, digest cache"]
+
+
+def test_an_unknown_benchmark_is_refused() -> None:
+    done = benchmarks("verify_nothing")
+    assert done.returncode == 2
+    assert "verify_and_copy" in done.stderr

@@ -144,7 +144,7 @@ def compare(
 def compare_warm_and_cold(
     contenders: Sequence[Contender], *, amount: int, rounds: int, folder: Path
 ) -> list[Row]:
-    """`compare` with warm caches, and with cold ones where there is enough data and the right to."""
+    """`compare` with warm caches, and cold ones where that is possible and worth it."""
     rows = compare(contenders, amount=amount, rounds=rounds, folder=folder)
     if amount < MIN_COLD_BYTES:
         return rows
@@ -179,8 +179,8 @@ def _run(contender: Contender, target: Path, *, cold: bool) -> _Run:
 
 def render(title: str, rows: Sequence[Row]) -> str:
     """Rows as an aligned table for people."""
-    numbers = f"{'seconds':>8} {'MB/s':>7} {'ratio':>6} {'from..to':>12} {'cpu s':>7} {'peak MiB':>8}"
-    lines = [title, f"  {'':34} {'caches':6} {numbers}"]
+    numbers = "  seconds    MB/s  ratio     from..to   cpu s peak MiB"
+    lines = [title, f"  {'':34} {'caches':6}{numbers}"]
     for row in rows:
         span = f"{min(row.ratios):.2f}..{max(row.ratios):.2f}"
         lines.append(

@@ -34,7 +34,7 @@ Any code that is not listed means failure. The list is `edgekit/exit_codes.py`.
 
 "Printed as" is the word in the first line of the message, `error[signature]: ...`, and the value of
 `error` in the JSON document that `--json` prints. A dash means that no class in `edgekit/errors.py`
-has this code. Code 2 prints `error[usage]`. No command ends with 3 yet.
+has this code. Code 2 prints `error[usage]`. `bundle` ends with 3 when signatures are missing.
 
     edgekit verify SET; echo $?
 

@@ -32,7 +32,7 @@ def audit_verify(
     """Check that no record was changed, removed or cut off, from the first to the last."""
     from edgekit.operations.audit import verify_audit
 
-    summary = verify_audit(log or HostLayout(root).audit)
+    summary = verify_audit(log or HostLayout(root.resolve()).audit)
     if json_:
         typer.echo(render_json({"schema": "edgekit.audit-verify/1", **asdict(summary)}))
         return
@@ -52,5 +52,5 @@ def audit_tail(
     """Print the newest records, oldest first, one JSON document per line."""
     from edgekit.operations.audit import tail_audit
 
-    for record in tail_audit(log or HostLayout(root).audit, count):
+    for record in tail_audit(log or HostLayout(root.resolve()).audit, count):
         typer.echo(json.dumps(record, sort_keys=True))

@@ -11,6 +11,7 @@ import typer
 from edgekit.cli.app import HostOption, JsonOption, ProfileOption
 from edgekit.cli.progress import progress_listener
 from edgekit.cli.report import format_bytes, render_json
+from edgekit.exit_codes import ExitCode
 
 RecipeArgument = Annotated[Path, typer.Argument(help="Recipe, a TOML file.")]
 CacheOption = Annotated[
@@ -45,8 +46,13 @@ def lock(recipe: RecipeArgument, cache: CacheOption = None) -> None:
 
 def bundle(
     recipe: RecipeArgument,
-    key: Annotated[list[str], typer.Option("--key", help="Signer, file:DIR; repeat for more.")],
-    trust_root: Annotated[Path, typer.Option("--trust-root", help="Root document to carry.")],
+    trust_root: Annotated[
+        list[Path], typer.Option("--trust-root", help="Root to carry; repeat, oldest first.")
+    ],
+    key: Annotated[
+        list[str] | None,
+        typer.Option("--key", help="Signer, file:DIR or hybrid:...; repeat for more."),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder the set is made in.")] = Path(),
     locked: Annotated[
         bool, typer.Option("--locked", help="Use the lock as it is; resolve no name.")
@@ -68,8 +74,8 @@ def bundle(
         recipe=recipe,
         out=out,
         cache=cache or default_cache(),
-        keys=tuple(key),
-        root=trust_root,
+        keys=tuple(key or ()),
+        roots=tuple(trust_root),
         locked=locked,
         host=load_host(profile, host, places=()),
     )
@@ -83,6 +89,8 @@ def bundle(
             "seconds": round(result.seconds, 1),
         }
         typer.echo(render_json(table))
+        if result.missing:
+            raise typer.Exit(ExitCode.WARNINGS)
         return
     typer.echo(f"set          {result.directory}")
     typer.echo(f"size         {format_bytes(result.total_bytes)} in {result.volumes} volumes")
@@ -90,3 +98,11 @@ def bundle(
     typer.echo("fingerprint  " + format_fingerprint(result.fingerprint))
     if result.developer:
         typer.echo("WARNING: signed with DEVELOPER keys; for demonstrations only", err=True)
+    if result.missing:
+        typer.echo(
+            f"WARNING: NOT COMPLETE: {result.missing} more of {', '.join(result.may_sign)} must "
+            f"sign (so far {', '.join(result.signed_by) or 'nobody'}); no host takes this set "
+            f"before\n  edgekit keys sign {result.directory} --key file:DIR",
+            err=True,
+        )
+        raise typer.Exit(ExitCode.WARNINGS)

@@ -43,7 +43,7 @@ def probe(root: RootOption = HostLayout.HOST) -> None:
     from edgekit.core.facts import report_table
     from edgekit.operations.probe import probe_host
 
-    layout = HostLayout(root)
+    layout = HostLayout(root.resolve())
     typer.echo(render_json(report_table(probe_host(places=(layout.state, layout.opt)))))
 
 
@@ -63,7 +63,7 @@ def plan(
     from edgekit.operations.install import plan as make_plan
     from edgekit.operations.probe import load_host
 
-    layout = HostLayout(root)
+    layout = HostLayout(root.resolve())
     report = load_host(profile, host, places=(layout.state, layout.opt))
     options = InstallOptions(
         tuple(folders), layout, listen, fingerprint, insecure_developer_root, report
@@ -103,6 +103,10 @@ def install(
     insecure_developer_root: DeveloperOption = False,
     listen: ListenOption = DEFAULT_LISTEN,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as plan.")] = False,
+    insecure_downgrade: Annotated[
+        str | None,
+        typer.Option("--insecure-downgrade", help="Why an older set is let in; audited."),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Verify a set, install it and answer a question with it, or leave the host as it was."""
@@ -113,7 +117,12 @@ def install(
         plan(folders, root, fingerprint, insecure_developer_root, listen, json_=json_)
         return
     options = InstallOptions(
-        tuple(folders), HostLayout(root), listen, fingerprint, insecure_developer_root
+        tuple(folders),
+        HostLayout(root.resolve()),
+        listen,
+        fingerprint,
+        insecure_developer_root,
+        insecure_downgrade=insecure_downgrade,
     )
     with progress_listener() as listener:
         receipt = run_install(options, listener)
@@ -145,7 +154,7 @@ def status(root: RootOption = HostLayout.HOST, json_: JsonOption = False) -> Non
     """Show what is installed here, who vouches for it, and whether it answers."""
     from edgekit.operations.status import host_status
 
-    table = host_status(HostLayout(Path(root).resolve()))
+    table = host_status(HostLayout(root.resolve()))
     if json_:
         typer.echo(render_json(table))
         return
@@ -163,6 +172,8 @@ def status(root: RootOption = HostLayout.HOST, json_: JsonOption = False) -> Non
         f"floor       epoch {floor['epoch']}, sequence {floor['sequence']}, policy "
         f"{table['policy']}"
     )
+    for warning in table["warnings"]:
+        typer.echo(f"WARNING: {warning}", err=True)
     if table["developer_root"]:
         typer.echo("WARNING: this host trusts a DEVELOPER root; for demonstrations only", err=True)
 

@@ -132,7 +132,9 @@ def _print_verdict(report: MediaReport) -> None:
         typer.echo(f"{name}: every byte is right, but see above")
     else:
         read = format_bytes(report.read_bytes)
-        typer.echo(f"{name} is intact: {len(report.volumes)} volumes, {read} read and right")
+        count = len(report.volumes)
+        volumes = "1 volume" if count == 1 else f"{count} volumes"
+        typer.echo(f"{name} is intact: {volumes}, {read} read and right")
     if report.stopped:
         typer.echo("the volumes were not read: copy these files first, then check again")
     if report.signers is None:

@@ -34,7 +34,7 @@ def verify(
     """Check who signed a set and every byte of it. Changes nothing."""
     from edgekit.operations.verify import Trusting, inspection, verify_everything
 
-    trusting = Trusting(HostLayout(root), fingerprint, insecure_developer_root)
+    trusting = Trusting(HostLayout(root.resolve()), fingerprint, insecure_developer_root)
     with progress_listener() as listener:
         verified = verify_everything(tuple(folders), trusting, listener)
     table = inspection(verified)
@@ -64,7 +64,7 @@ def inspect(
 
     if sbom and provenance:
         raise typer.BadParameter("--sbom and --provenance are two documents; ask for one")
-    trusting = Trusting(HostLayout(root), fingerprint, insecure_developer_root)
+    trusting = Trusting(HostLayout(root.resolve()), fingerprint, insecure_developer_root)
     verified = verify_metadata(tuple(folders), trusting, check_installer=False)
     if sbom or provenance:
         name = set_files.SBOM if sbom else set_files.PROVENANCE

@@ -1,85 +1,84 @@
-"""Verbs about trust: keys init, trust import, trust show."""
+"""Verbs about trust on a host: trust import, trust show; and the table of the keys verbs."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgekit.cli import key_commands
 from edgekit.cli.app import DeveloperOption, JsonOption, RootOption
 from edgekit.cli.report import render_json
 from edgekit.core.host_layout import HostLayout
 
+if TYPE_CHECKING:
+    from edgekit.operations.trust import ShownTrust
+
+_POLICY_WORDS = {
+    "hybrid": "a classical and an ML-DSA-87 signature of each",
+    "cnsa2": "an ML-DSA-87 signature of each",
+    "classical": "a classical signature of each",
+}
+
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    keys = typer.Typer(help="Make and use signing keys.", no_args_is_help=True)
-    keys.command("init")(keys_init)
-    app.add_typer(keys, name="keys")
+    key_commands.register(app)
     trust = typer.Typer(help="Decide and show whom this host believes.", no_args_is_help=True)
     trust.command("import")(trust_import)
     trust.command("show")(trust_show)
     app.add_typer(trust, name="trust")
 
 
-def keys_init(
-    folders: Annotated[list[Path], typer.Argument(help="One empty folder per signer.")],
-    root_out: Annotated[Path, typer.Option("--root-out", help="Where the root is written.")],
-    threshold: Annotated[int, typer.Option(help="How many signers must sign.")] = 2,
-    policy: Annotated[str, typer.Option(help="hybrid, cnsa2 or classical.")] = "hybrid",
-    insecure_developer: Annotated[
-        bool, typer.Option("--insecure-developer", help="One unguarded signer, for a demo.")
-    ] = False,
-) -> None:
-    """Make keys for one or more signers and a root document that names them."""
-    from edgekit.core.trust import format_fingerprint
-    from edgekit.operations.trust import create_root
-
-    created = create_root(
-        tuple(folders),
-        threshold=1 if insecure_developer else threshold,
-        policy=policy,
-        insecure_developer=insecure_developer,
-        root_path=root_out,
-        now=int(time.time()),
-    )
-    typer.echo(f"root         {created.path}")
-    typer.echo(f"signers      {', '.join(created.signers)}; {created.threshold} must sign")
-    typer.echo("fingerprint  " + format_fingerprint(created.fingerprint))
-    if insecure_developer:
-        typer.echo("WARNING: DEVELOPER keys; for demonstrations only", err=True)
-
-
 def trust_import(
-    document: Annotated[Path, typer.Argument(help="A root document, such as trust/1.root.json.")],
-    fingerprint: Annotated[
-        str, typer.Option("--fingerprint", help="The root's fingerprint, as read to you.")
+    documents: Annotated[
+        list[Path], typer.Argument(help="Root documents, such as trust/*.root.json.")
     ],
+    fingerprint: Annotated[
+        str | None,
+        typer.Option("--fingerprint", help="The first root's fingerprint, as read to you."),
+    ] = None,
     root: RootOption = HostLayout.HOST,
     insecure_developer_root: DeveloperOption = False,
 ) -> None:
-    """Believe the signers of a root from now on, because its fingerprint is the one you heard."""
-    from edgekit.operations.trust import import_root
+    """Believe the signers of a root: the first because of its fingerprint, each next one because
+    the one before vouches for it."""
+    from edgekit.operations.trust import import_roots
 
-    trusted = import_root(
-        document, fingerprint, HostLayout(root), insecure_developer=insecure_developer_root
+    imported = import_roots(
+        tuple(documents),
+        fingerprint,
+        HostLayout(root),
+        insecure_developer=insecure_developer_root,
     )
+    trusted = imported.root
+    if not imported.accepted:
+        typer.echo(f"nothing new: this host already trusts root {trusted.version}")
     typer.echo(
         f"this host now believes sets signed by {trusted.threshold('targets')} of: "
         f"{', '.join(trusted.signers('targets'))}"
     )
+    for entry in trusted.revoked:
+        typer.echo(f"and never again {entry.signer}: {entry.reason}")
 
 
 def trust_show(root: RootOption = HostLayout.HOST, json_: JsonOption = False) -> None:
-    """Say in plain words who may sign what for this host."""
-    from edgekit.core.trust import format_fingerprint
+    """Say in plain words who may sign what for this host, and until when."""
     from edgekit.operations.trust import show_trust
+    from edgekit.system.clock import wall_clock
 
-    host = show_trust(HostLayout(root))
-    trusted = host.require_root()
-    table = {
+    shown = show_trust(HostLayout(root), wall_clock())
+    if json_:
+        typer.echo(render_json(_trust_table(shown)))
+        return
+    _print_trust(shown)
+
+
+def _trust_table(shown: ShownTrust) -> dict[str, Any]:
+    """The same as plain JSON values (`edgekit.trust/1`)."""
+    trusted, floor = shown.host.require_root(), shown.host.floor
+    return {
         "schema": "edgekit.trust/1",
         "version": trusted.version,
         "policy": trusted.policy,
@@ -90,22 +89,51 @@ def trust_show(root: RootOption = HostLayout.HOST, json_: JsonOption = False) ->
             role: {"threshold": trusted.threshold(role), "signers": list(trusted.signers(role))}
             for role in ("root", "targets")
         },
-        "floor": {"epoch": host.floor.epoch, "sequence": host.floor.sequence},
+        "revoked": [
+            {"signer": e.signer, "reason": e.reason, "since_sequence": e.since_sequence}
+            for e in trusted.revoked
+        ],
+        "minimum": {"epoch": trusted.minimum[0], "sequence": trusted.minimum[1]},
+        "floor": {"epoch": floor.epoch, "sequence": floor.sequence},
+        "time": {
+            "floor": floor.time_floor,
+            "decides": shown.time.seconds,
+            "clock": shown.time.clock,
+        },
+        "warnings": list(shown.warnings),
     }
-    if json_:
-        typer.echo(render_json(table))
-        return
-    typer.echo(f"root version {trusted.version}, until {trusted.root.expires:%Y-%m-%d}")
+
+
+def _print_trust(shown: ShownTrust) -> None:
+    from edgekit.core.trust import format_date, format_fingerprint
+
+    trusted, floor = shown.host.require_root(), shown.host.floor
+    days = (trusted.expires - shown.time.seconds) // 86_400
     typer.echo(
-        f"  sets    must be signed by {trusted.threshold('targets')} of: "
+        f"this host believes root {trusted.version}, until {format_date(trusted.expires)} "
+        f"({days} days)"
+    )
+    typer.echo(
+        f"  a set installs when {trusted.threshold('targets')} of these signed it: "
         f"{', '.join(trusted.signers('targets'))}"
     )
     typer.echo(
-        f"  a new root must be signed by {trusted.threshold('root')} of: "
+        f"  the next root counts when {trusted.threshold('root')} of these signed it: "
         f"{', '.join(trusted.signers('root'))}"
     )
-    typer.echo(f"  policy  {trusted.policy}")
-    typer.echo(f"  floor   epoch {host.floor.epoch}, sequence {host.floor.sequence}")
-    typer.echo("  " + format_fingerprint(trusted.fingerprint))
+    typer.echo(f"  to sign means {_POLICY_WORDS[trusted.policy]} (policy {trusted.policy})")
+    for entry in trusted.revoked:
+        typer.echo(f"  {entry.signer} never counts again: {entry.reason}")
+    if floor.epoch:
+        typer.echo(f"  nothing older than epoch {floor.epoch}, sequence {floor.sequence} installs")
+    if trusted.minimum > (0, 0):
+        typer.echo(
+            f"  nor, whatever the operator says, than epoch {trusted.minimum[0]}, sequence "
+            f"{trusted.minimum[1]}"
+        )
+    typer.echo(f"  it is {format_date(shown.time.seconds)} or later (clock {shown.time.clock})")
+    typer.echo("  fingerprint " + format_fingerprint(trusted.fingerprint))
+    for warning in shown.warnings:
+        typer.echo(f"WARNING: {warning}", err=True)
     if trusted.developer:
         typer.echo("WARNING: this is a DEVELOPER root; for demonstrations only", err=True)

@@ -88,13 +88,16 @@ def encode_attestation(payload: bytes, signatures: Iterable[Signature]) -> bytes
     )
 
 
-def verify_attestation(root: trust.TrustedRoot, data: bytes, what: str) -> Statement:
+def verify_attestation(
+    root: trust.TrustedRoot, data: bytes, what: str, *, threshold: int | None = None
+) -> Statement:
     """Check an envelope's signatures against the root's targets role, then parse what they cover.
 
-    Raises SignatureError when fewer signers than the role's threshold count, FormatError.
+    Raises SignatureError when fewer signers than the threshold count, the role's unless given
+    (1 for bytes that a verified release vouches for already), FormatError.
     """
     payload, signatures = _parse_envelope(data, what)
-    signers = _count_signers(root, payload, signatures, what)
+    signers = _count_signers(root, payload, signatures, what, threshold)
     table = parse_canonical(payload, max_bytes=MAX_ATTESTATION_BYTES, what=what)
     fields = Fields(table, what)
     fields.text("_type", choices=(STATEMENT_TYPE,))
@@ -151,7 +154,11 @@ def _base64(fields: Fields, key: str, max_bytes: int) -> bytes:
 
 
 def _count_signers(
-    root: trust.TrustedRoot, payload: bytes, signatures: dict[str, Signature], what: str
+    root: trust.TrustedRoot,
+    payload: bytes,
+    signatures: dict[str, Signature],
+    what: str,
+    threshold: int | None,
 ) -> tuple[str, ...]:
     message = pre_authentication_encoding(payload)
     needed = _COUNTED[root.policy]
@@ -160,10 +167,11 @@ def _count_signers(
         for name, keys in sorted(_keys_by_signer(root).items())
         if all(kind in keys and _verifies(keys[kind], signatures, message) for kind in needed)
     )
-    if len(good) < root.threshold("targets"):
+    enough = threshold or root.threshold("targets")
+    if len(good) < enough:
         raise SignatureError(
             f"{what} is not signed by enough trusted signers",
-            needed=f"{root.threshold('targets')} of {', '.join(root.signers('targets'))} "
+            needed=f"{enough} of {', '.join(root.signers('targets'))} "
             f"(policy {root.policy})",
             found=", ".join(good) or "none that counts",
             hint="ask who made this set; do not install it",

@@ -72,7 +72,11 @@ class Fields:
             return fallback
         if len(value) > max_length:
             raise self.fail(key, f"longer than {max_length} characters")
-        if any(char in _UNSAFE or unicodedata.category(char) == "Cc" for char in value):
+        # Most text is plain: asking character by character is for the rest.
+        plain = value.isascii() and value.isprintable()
+        if not plain and any(
+            char in _UNSAFE or unicodedata.category(char) == "Cc" for char in value
+        ):
             raise self.fail(key, "contains a control character")
         if pattern is not None and re.fullmatch(pattern, value) is None:
             raise self.fail(key, f"{value!r} does not match {pattern}")

@@ -22,7 +22,7 @@ from edgekit.exit_codes import ExitCode
 MAX_NAMED_ENTRIES = 2
 """How many paths a line names before it says `and N more`; JSON has them all."""
 
-TEMPORARY_PATTERN = re.compile(r"(?P<folder>trust/)?\.(?P<name>.+)\.tmp")
+TEMPORARY_PATTERN = re.compile(r"(?P<folder>(?:trust|attest)/)?\.(?P<name>.+)\.tmp")
 """What an interrupted `media write` leaves: `.NAME.tmp` beside NAME's place."""
 
 
@@ -130,24 +130,25 @@ class Contents:
             paths.setdefault(entry.digest, []).append(str(entry.path))
         self.table = table
         self.manifest = manifest
-        self._runs: list[list[tuple[int, int, list[str]]]] = [[] for _ in table.volumes]
+        self._runs: list[list[tuple[int, list[str]]]] = [[] for _ in table.volumes]
         for digest, extents in table.blobs:
             for extent in extents:
-                end = extent.offset + extent.length
-                self._runs[extent.volume].append((extent.offset, end, paths.get(digest, [])))
+                self._runs[extent.volume].append((extent.offset, paths.get(digest, [])))
         for runs in self._runs:
             runs.sort(key=lambda run: run[0])
 
     def entries_in(self, volume: int, first: int, last: int) -> tuple[str, ...]:
-        """Paths of the entries with a byte in `first` to `last` of a volume, in medium order."""
+        """Paths of the entries with a byte in `first` to `last` of a volume, in medium order.
+
+        A volume has no gaps (VolumeTable checks that), so a run ends where the next one begins.
+        """
         runs = self._runs[volume]
         start = bisect.bisect_right(runs, first, key=lambda run: run[0]) - 1
         found: list[str] = []
-        for offset, end, paths in runs[max(start, 0) :]:
+        for offset, paths in runs[max(start, 0) :]:
             if offset > last:
                 break
-            if end > first:
-                found += paths
+            found += paths
         return tuple(dict.fromkeys(found))
 
 
@@ -192,17 +193,7 @@ def files_to_copy(findings: Iterable[Finding]) -> tuple[str, ...]:
 
 def is_set_name(name: str) -> bool:
     """True for a name that some file of a set has (bundle-v1 section 4)."""
-    fixed = {
-        set_files.RELEASE,
-        set_files.MANIFEST,
-        set_files.VOLUMES,
-        set_files.README,
-        set_files.INSTALLER,
-        set_files.SUMS,
-        set_files.SUMS_SIGNATURE,
-    }
-    root = re.fullmatch(set_files.ROOT_PATTERN, name)
-    return name in fixed or set_files.is_volume(name) or root is not None
+    return set_files.is_set_file(name)
 
 
 def is_temporary(name: str) -> bool:

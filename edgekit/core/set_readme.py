@@ -40,10 +40,12 @@ FOR THE OPERATOR
 {fingerprint}
 {warning}
 FOR A STRANGER WITHOUT EDGEKIT
-  Who signed the list of checksums (OpenSSH 8.1 or newer). Put the signer's line, received
+  Who signed the list of checksums (OpenSSH 8.1 or newer). Put the signers' lines, received
   from them and not from here, into the file ~/allowed_signers; a file in this folder would
-  not belong to the set. Then, in this folder:
+  not belong to the set. In this folder, the first command names the one who signed last, and
+  the second takes that name after -I:
 
+      ssh-keygen -Y find-principals -f ~/allowed_signers -s SHA384SUMS.sig
       ssh-keygen -Y verify -f ~/allowed_signers -I {signer} -n edgekit-set \\
           -s SHA384SUMS.sig < SHA384SUMS
       sha384sum -c SHA384SUMS

@@ -43,9 +43,10 @@ from edgekit.errors import (
     IncompatibleHostError,
     SetShapeError,
     SourceError,
+    TrustError,
 )
+from edgekit.operations.keys import expiry
 from edgekit.operations.lock import load_lock, load_recipe, make_lock
-from edgekit.operations.trust import expiry
 from edgekit.sources.blob_cache import BlobCache
 from edgekit.sources.folder import fetch_folder
 from edgekit.sources.host_program import FrozenLibrary, read_frozen_libraries
@@ -56,7 +57,7 @@ from edgekit.sources.sbom import Gathered as SbomInputs
 from edgekit.sources.sbom import render_sbom
 from edgekit.sources.wheel_file import unpack_wheel
 from edgekit.sources.wheels import fetch_wheels
-from edgekit.system.bundle_set import open_set, verify_set
+from edgekit.system.bundle_set import DraftSet, open_set, verify_draft_set, verify_set
 from edgekit.system.digest_cache import DigestCache
 from edgekit.system.files import (
     free_bytes,
@@ -67,7 +68,7 @@ from edgekit.system.files import (
 )
 from edgekit.system.freeze import freeze_runtime
 from edgekit.system.set_writer import SetDraft, write_set
-from edgekit.system.signing import FileSigner, load_signer
+from edgekit.system.signing import PairSigner, load_signer
 from edgekit.system.trust_store import HostTrust
 from edgekit.system.volumes import BlobSource, worker_count
 from edgekit.system.weights import check_weights
@@ -80,13 +81,14 @@ SPACE_RESERVE_BYTES = 128 << 20
 
 @dataclass(frozen=True, slots=True)
 class BundleOptions:
-    """What the packager says. `keys` are signer URIs, `root` the root document to carry."""
+    """What the packager says. `keys` are signer URIs, `roots` the root documents to carry,
+    oldest first."""
 
     recipe: Path
     out: Path
     cache: Path
     keys: tuple[str, ...]
-    root: Path
+    roots: tuple[Path, ...]
     locked: bool
     volume_bytes: int = MAX_VOLUME_BYTES
     host: HostReport | None = None
@@ -95,7 +97,10 @@ class BundleOptions:
 
 @dataclass(frozen=True, slots=True)
 class BundleResult:
-    """A finished set: its folder, size in bytes, fingerprint of the root to read aloud."""
+    """A set: its folder, size in bytes, fingerprint of the root to read aloud.
+
+    With `missing` above 0 it is a draft: so many of `may_sign` must sign before a host takes it.
+    """
 
     directory: Path
     generation: str
@@ -103,6 +108,9 @@ class BundleResult:
     volumes: int
     fingerprint: str
     developer: bool
+    signed_by: tuple[str, ...]
+    missing: int
+    may_sign: tuple[str, ...]
     seconds: float
 
 
@@ -119,7 +127,8 @@ class _Part:
 def bundle(options: BundleOptions, listener: Listener) -> BundleResult:
     """Build, sign and verify a set.
 
-    Raises RecipeError, LockError, SourceError, DiskFullError, TrustError; on failure nothing is
+    With fewer signatures than the root asks for it is a draft, verified in everything else. Raises
+    RecipeError, LockError, SourceError, DiskFullError, TrustError; on failure nothing is
     left under the final name and the cache stays usable.
     """
     started = time.monotonic()
@@ -131,20 +140,21 @@ def bundle(options: BundleOptions, listener: Listener) -> BundleResult:
             where=str(final),
             hint="give another --out, or raise `version`",
         )
+    roots = _load_roots(options.roots)
     signers = tuple(load_signer(uri) for uri in options.keys)
-    root_data = read_bounded(options.root, trust.MAX_ROOT_BYTES, "root")
     if not options.locked:
         make_lock(options.recipe, options.cache, listener)
     lock = load_lock(options.recipe, digest)
+    _check_signers(signers, roots[-1])
     gathered = _Gatherer(options, recipe, lock, listener).gather()
     work = _new_work_folder(options.out, final.name)
     try:
         draft = _draft(
-            options, recipe, lock, gathered, signers=signers, root_data=root_data, listener=listener
+            options, recipe, lock, gathered, signers=signers, roots=roots, listener=listener
         )
         _check_space(options.out, draft.manifest)
         write_set(work, draft, listener)
-        verified = verify_set(open_set((work,)), HostTrust(trust.restore_root(root_data)))
+        verified = _verify_own(work, roots[0])
         work.rename(final)
         fsync_directory(options.out)
     except OSError as error:
@@ -156,10 +166,40 @@ def bundle(options: BundleOptions, listener: Listener) -> BundleResult:
         generation=verified.statement.generation,
         total_bytes=draft.manifest.total_bytes(),
         volumes=len(verified.table.volumes),
-        fingerprint=trust.fingerprint(root_data),
+        fingerprint=roots[-1].fingerprint,
         developer=verified.root.developer,
+        signed_by=verified.statement.tally.signed,
+        missing=verified.statement.tally.missing,
+        may_sign=verified.statement.tally.may_sign,
         seconds=time.monotonic() - started,
     )
+
+
+def _load_roots(paths: tuple[Path, ...]) -> tuple[trust.TrustedRoot, ...]:
+    """The chain of roots, each vouching for the next. Raises SignatureError or TrustError."""
+    documents = [read_bounded(path, trust.MAX_ROOT_BYTES, path.name) for path in paths]
+    roots = [trust.restore_root(documents[0])]
+    for data in documents[1:]:
+        roots.append(trust.extend_root(roots[-1], data))
+    return tuple(roots)
+
+
+def _check_signers(signers: tuple[PairSigner, ...], root: trust.TrustedRoot) -> None:
+    for signer in signers:
+        if root.name_of(signer.signer_keys()) is None:
+            raise TrustError(
+                "the root does not name this signer, so the signature would not count",
+                found=signer.name,
+                needed=f"one of {', '.join(root.signers('targets'))}",
+            )
+
+
+def _verify_own(work: Path, oldest: trust.TrustedRoot) -> DraftSet:
+    """The set as a host will see it; all of that but the threshold while signatures are missing."""
+    draft = verify_draft_set(open_set((work,)))
+    if not draft.statement.tally.missing:
+        verify_set(open_set((work,)), HostTrust(oldest))
+    return draft
 
 
 def _new_work_folder(out: Path, name: str) -> Path:
@@ -379,8 +419,8 @@ def _draft(
     lock: Lock,
     gathered: _Gathered,
     *,
-    signers: tuple[FileSigner, ...],
-    root_data: bytes,
+    signers: tuple[PairSigner, ...],
+    roots: tuple[trust.TrustedRoot, ...],
     listener: Listener,
 ) -> SetDraft:
     """Hash every part and decide the set; nothing is written."""
@@ -408,7 +448,7 @@ def _draft(
         sequence=recipe.sequence,
         expires=expiry(manifest.created, RELEASE_YEARS),
         digest_algorithm=recipe.digest_algorithm,
-        roots=(root_data,),
+        roots=tuple(root.data for root in roots),
         signers=signers,
         volume_bytes=options.volume_bytes,
         sbom=render_sbom(

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgekit.core import trust
 from edgekit.core.digest import Digest
 from edgekit.core.events import Listener
 from edgekit.core.facts import HostReport
 from edgekit.core.host_layout import DEFAULT_LISTEN, HostLayout
 from edgekit.core.install_plan import InstallPlan, plan_install
 from edgekit.core.planner import check_compatible, select_all
-from edgekit.errors import PrivilegeError
+from edgekit.errors import PrivilegeError, TrustError
 from edgekit.operations.host_records import audit_event, end_marker, is_committed, read_marker
+from edgekit.operations.host_trust import trust_for_install
 from edgekit.operations.installation import Installation, Receipt
 from edgekit.operations.probe import probe_host
-from edgekit.operations.verify import Trusting, verify_metadata
+from edgekit.operations.verify import Trusting
 from edgekit.system import generations
 from edgekit.system.blob_store import intact_blobs, present_blobs
-from edgekit.system.bundle_set import VerifiedSet
+from edgekit.system.bundle_set import VerifiedSet, open_set, verify_set
+from edgekit.system.clock import wall_clock
 from edgekit.system.files import exclusive_lock
 from edgekit.system.resources import read_unit_templates
 from edgekit.system.services import check_port_free
@@ -35,6 +38,10 @@ class InstallOptions:
     fingerprint: str | None = None
     insecure_developer: bool = False
     report: HostReport | None = None
+    insecure_downgrade: str | None = None
+    """Why an older release is let in; None refuses one."""
+    now: int = field(default_factory=wall_clock)
+    """What the clock says, in Unix seconds."""
 
     def trusting(self) -> Trusting:
         """Whom this command trusts."""
@@ -49,7 +56,7 @@ def plan(options: InstallOptions) -> tuple[VerifiedSet, InstallPlan]:
     Blobs already on the host are believed by their size here; `install` hashes them. Raises what
     verification raises, IncompatibleHostError, InsufficientError.
     """
-    verified = verify_metadata(options.folders, options.trusting())  # I1
+    verified = _verify(options)  # I1
     return verified, _decide(options, verified, present_blobs(options.layout, _sizes(verified)))
 
 
@@ -66,7 +73,7 @@ def install(options: InstallOptions, listener: Listener) -> Receipt:
     if layout.is_private:
         layout.run.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(layout.lock, "this host"):
-        verified = verify_metadata(options.folders, options.trusting())  # I1
+        verified = _verify(options)  # I1
         intact = intact_blobs(layout, _sizes(verified), listener)
         decided = _decide(options, verified, intact)
         previous = _committed_previous(layout, decided)
@@ -75,7 +82,22 @@ def install(options: InstallOptions, listener: Listener) -> Receipt:
             return _nothing_to_do(decided)
         if decided.previous is None:
             check_port_free(options.listen)
-        return Installation(verified, decided, previous, listener).run()
+        reason = options.insecure_downgrade if verified.below_floor else None
+        return Installation(verified, decided, previous, listener, break_glass=reason).run()
+
+
+def _verify(options: InstallOptions) -> VerifiedSet:
+    """The set as this host may install it: trusted, and not expired unless it already serves."""
+    reason = options.insecure_downgrade
+    if reason is not None and not (0 < len(reason) <= 200 and reason.isprintable()):
+        raise TrustError("a downgrade says why", needed="a line of at most 200 characters")
+    host = trust_for_install(options.trusting(), options.folders)
+    verified = verify_set(open_set(options.folders), host, insecure_downgrade=reason is not None)
+    statement = verified.statement
+    if statement.generation != generations.current_generation(options.layout):
+        floor = max(host.floor.time_floor, statement.created)
+        trust.check_not_expired(verified.root, statement, trust.trust_time(floor, options.now))
+    return verified
 
 
 def _sizes(verified: VerifiedSet) -> dict[Digest, int]:

@@ -66,7 +66,7 @@ class Installation:
     """One run of a plan's steps.
 
     `previous` is what served, fully committed, before this plan's generation was first tried; it
-    is what a failure goes back to.
+    is what a failure goes back to. `break_glass` is why a set below the floor is installed.
     """
 
     def __init__(
@@ -75,8 +75,11 @@ class Installation:
         plan: InstallPlan,
         previous: str | None,
         listener: Listener,
+        *,
+        break_glass: str | None = None,
     ) -> None:
         self._verified = verified
+        self._break_glass = break_glass
         self._plan = plan
         self._previous = previous
         self._layout = plan.layout
@@ -206,7 +209,7 @@ class Installation:
         store = TrustStore(self._layout.trust)
         if store.load().root != self._verified.root:
             store.save_root(self._verified.root)
-        store.save_floor(trust.Floor(statement.epoch, statement.sequence, str(statement.digest)))
+        store.save_floor(trust.statement_floor(statement))  # a downgrade lowers nothing
 
     def _undo(self, error: BaseException) -> None:
         """Back to what served before. The first failure is what gets reported, whatever happens."""
@@ -254,7 +257,9 @@ class Installation:
             "signers": ",".join(statement.signers),
             "policy": statement.policy,
             "edgekit": __version__,
+            "root_version": str(self._verified.root.version),
             "actor": f"uid {os.getuid()}",
+            **({"break_glass": self._break_glass} if self._break_glass else {}),
             **fields,
         }
         audit_event(self._layout, record)

@@ -237,10 +237,11 @@ def _look(folders: Iterable[Path]) -> Seen:
 def _list_folder(folder: Path) -> list[tuple[str, Path]]:
     try:
         here = [(path.name, path) for path in sorted(folder.iterdir())]
-        below = folder / set_files.TRUST
-        if below.is_dir() and not below.is_symlink():
-            here = [(name, path) for name, path in here if path != below]
-            here += [(f"{set_files.TRUST}/{path.name}", path) for path in sorted(below.iterdir())]
+        for inner in set_files.FOLDERS:
+            below = folder / inner
+            if below.is_dir() and not below.is_symlink():
+                here = [(name, path) for name, path in here if path != below]
+                here += [(f"{inner}/{path.name}", path) for path in sorted(below.iterdir())]
     except OSError as error:
         raise translate_os_error(error, f"reading {folder}") from error
     return here
@@ -827,6 +828,7 @@ def _copy_all(
             target = folder / file.name
             temporary = target.with_name(f".{target.name}.tmp")
             try:
+                target.parent.mkdir(exist_ok=True)
                 _copy_file(source, temporary, file, _Judge(file, contents, hashing), listener)
                 temporary.replace(target)
                 fsync_directory(target.parent)

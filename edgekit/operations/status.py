@@ -9,8 +9,9 @@ from typing import Any
 
 from edgekit.core.host_layout import HostLayout
 from edgekit.operations.host_records import load_appliance, require_generation
+from edgekit.operations.host_trust import load_host_trust, trust_warnings
+from edgekit.system.clock import wall_clock
 from edgekit.system.files import read_bounded
-from edgekit.system.trust_store import TrustStore
 
 MAX_DOCUMENT_BYTES = 16 << 20
 
@@ -19,7 +20,7 @@ def host_status(layout: HostLayout) -> dict[str, Any]:
     """The host's state as plain JSON values (`edgekit.status/1`). Raises NotInstalledError."""
     generation = require_generation(layout)
     appliance = load_appliance(layout, generation)
-    host = TrustStore(layout.trust).load()
+    host = load_host_trust(layout)
     return {
         "schema": "edgekit.status/1",
         "generation": generation,
@@ -35,6 +36,7 @@ def host_status(layout: HostLayout) -> dict[str, Any]:
         "floor": {"epoch": host.floor.epoch, "sequence": host.floor.sequence},
         "policy": host.root.policy if host.root else "",
         "developer_root": bool(host.root and host.root.developer),
+        "warnings": trust_warnings(layout, host, wall_clock()),
         "receipt": _document(layout.generation(generation) / "receipt.json"),
     }
 

@@ -102,12 +102,14 @@ class Attested:
 def attested(verified: VerifiedSet) -> Attested:
     """The set's bill of materials and attestations, checked against its root and its own files.
 
-    Raises SignatureError or FormatError for an attestation by others, or about other bytes.
+    One of the root's signers made them; that the others stand by them follows from the release
+    they all signed. Raises SignatureError or FormatError for an attestation by others, or about
+    other bytes.
     """
     files = verified.metadata
     subjects = set_subjects(files, verified.table)
     statements = {
-        name: verify_attestation(verified.root, files[name], name)
+        name: verify_attestation(verified.root, files[name], name, threshold=1)
         for name in (set_files.PROVENANCE, set_files.SUMMARY)
         if name in files
     }

@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import BytesHeaderParser
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from edgekit.core.digest import Digest
 from edgekit.core.names import RelPath
@@ -114,8 +114,14 @@ def _wheel_license(
         raise _refused(where, f"more than {MAX_TEXTS} licence files")
     # A wheel may carry one text in the old place and in the new one.
     texts = {path.casefold(): (path, data) for path, data in reversed(found)}
+    folders = {str(parent) for path in texts for parent in PurePosixPath(path).parents}
     return WheelLicense(
-        name, tuple(_stored(path, data, cache) for _, (path, data) in sorted(texts.items()))
+        name,
+        tuple(
+            _stored(path, data, cache)
+            for key, (path, data) in sorted(texts.items())
+            if key not in folders
+        ),
     )
 
 

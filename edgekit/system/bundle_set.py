@@ -44,6 +44,7 @@ class VerifiedSet:
     """A set whose metadata is vouched for by this host's trusted root (V1 to V6 passed).
 
     Volumes are present with their exact size; their blocks are checked while they are read (V7).
+    `below_floor` is true when V4 let an older set through because the operator broke the glass.
     Only `verify_set` makes one.
     """
 
@@ -55,10 +56,31 @@ class VerifiedSet:
     table: VolumeTable
     metadata: dict[str, bytes]
     _maker: object
+    below_floor: bool = False
 
     def __post_init__(self) -> None:
         if self._maker is not _MAKER:
             raise TypeError("a VerifiedSet comes from verify_set() alone")
+
+    def volume_path(self, index: int) -> Path:
+        """Where a volume lies."""
+        return self.opened.files[self.table.volumes[index].name]
+
+
+@dataclass(frozen=True, slots=True)
+class DraftSet:
+    """A set that is right in everything but may lack signatures. It installs nothing.
+
+    Made by `verify_draft_set`, for those who are asked to sign it. `root` is the newest the set
+    carries, vouched for by nobody but itself.
+    """
+
+    opened: UnverifiedSet
+    root: trust.TrustedRoot
+    release: bytes
+    statement: trust.DraftStatement
+    manifest: Manifest
+    table: VolumeTable
 
     def volume_path(self, index: int) -> Path:
         """Where a volume lies."""
@@ -98,23 +120,79 @@ def open_set(folders: tuple[Path, ...]) -> UnverifiedSet:
 
 
 def verify_set(
-    opened: UnverifiedSet, host: HostTrust, *, check_installer: bool = True
+    opened: UnverifiedSet,
+    host: HostTrust,
+    *,
+    check_installer: bool = True,
+    insecure_downgrade: bool = False,
 ) -> VerifiedSet:
     """Steps V1 to V6 against what this host trusts; reads a few MB and changes nothing.
 
     Without `check_installer` the installer's size is checked and its bytes are not: for looking at
-    a set, which neither runs nor carries it anywhere.
-
-    Raises SetShapeError, SignatureError, RollbackError, DigestError, TrustError or FormatError.
+    a set, which neither runs nor carries it anywhere. With `insecure_downgrade` V4 lets older
+    releases of the same epoch through (ADR 10). Raises SetShapeError, SignatureError,
+    RollbackError, DigestError, TrustError or FormatError.
     """
     _check_sizes(opened)  # V1
     root, new_roots = _extend_roots(opened, host.require_root())  # V2
     release = _read(opened, set_files.RELEASE)
     statement = trust.verify_release(root, release)  # V3
-    trust.check_floor(statement, host.floor)  # V4
+    below_floor = False
+    if insecure_downgrade:
+        below_floor = trust.check_downgrade(statement, host.floor, root.minimum)
+    else:
+        trust.check_floor(statement, host.floor, root.minimum)  # V4
     _check_edgekit(statement)
+    metadata, manifest, table = _read_documents(
+        opened, statement, release, check_installer=check_installer
+    )  # V5
+    _check_shape(opened, statement, table)  # V6
+    _check_sums(opened, root, expected_sums(statement, table, release))
+    return VerifiedSet(
+        opened, root, new_roots, statement, manifest, table, metadata, _MAKER, below_floor
+    )
+
+
+def verify_draft_set(opened: UnverifiedSet, *, sums: bool = True) -> DraftSet:
+    """Steps V1 to V6 with the set's own newest root, and without the threshold and the floor.
+
+    `sums` is false for whoever makes the stranger's files anew. Raises as `verify_set` does.
+    """
+    _check_sizes(opened)
+    root = _own_root(opened)
+    release = _read(opened, set_files.RELEASE)
+    statement = trust.read_draft_release(root, release)
+    _, manifest, table = _read_documents(opened, statement, release, check_installer=True)
+    _check_shape(opened, statement, table)
+    if sums:
+        signed = bool(statement.tally.signed)
+        _check_sums(opened, root, expected_sums(statement, table, release), signed=signed)
+    return DraftSet(opened, root, release, statement, manifest, table)
+
+
+def _own_root(opened: UnverifiedSet) -> trust.TrustedRoot:
+    """The newest root the set carries, from its oldest upward."""
+    versions = sorted(
+        int(name.removeprefix("trust/").removesuffix(".root.json"))
+        for name in opened.files
+        if re.fullmatch(set_files.ROOT_PATTERN, name)
+    )
+    if not versions:
+        raise SetShapeError("the set carries no root", needed="trust/1.root.json")
+    first = trust.restore_root(_read(opened, f"trust/{versions[0]}.root.json"))
+    return _extend_roots(opened, first)[0]
+
+
+def _read_documents(
+    opened: UnverifiedSet,
+    statement: trust.ReleaseContent,
+    release: bytes,
+    *,
+    check_installer: bool,
+) -> tuple[dict[str, bytes], Manifest, VolumeTable]:
+    """Step V5: every small file by length and digest, then the two that are parsed."""
     metadata = {set_files.RELEASE: release}
-    for name, length, value in statement.files:  # V5
+    for name, length, value in statement.files:
         path = _signed_file(opened, name, length)
         if name == set_files.INSTALLER:  # large, and nothing here reads it
             if check_installer:
@@ -129,9 +207,7 @@ def verify_set(
         raise FormatError(f"release statement does not list {error.args[0]}") from error
     _check_versions(statement, manifest)
     _check_blobs(manifest, table)
-    _check_shape(opened, statement, table)  # V6
-    _check_sums(opened, root, statement, table, metadata)
-    return VerifiedSet(opened, root, new_roots, statement, manifest, table, metadata, _MAKER)
+    return metadata, manifest, table
 
 
 def _list_folder(folder: Path) -> list[tuple[str, Path]]:
@@ -226,7 +302,7 @@ def _check_digest(name: str, path: Path, found: Digest, value: str) -> None:
         )
 
 
-def _check_edgekit(statement: trust.ReleaseStatement) -> None:
+def _check_edgekit(statement: trust.ReleaseContent) -> None:
     """A set may need a newer edgekit than the one that reads it."""
     if _version(statement.min_edgekit) > _version(__version__):
         raise FormatError(
@@ -244,7 +320,7 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
-def _check_versions(statement: trust.ReleaseStatement, manifest: Manifest) -> None:
+def _check_versions(statement: trust.ReleaseContent, manifest: Manifest) -> None:
     if (statement.name, statement.version) != (manifest.name, manifest.version):
         raise FormatError(
             "release statement and manifest are of different bundles",
@@ -262,7 +338,7 @@ def _check_blobs(manifest: Manifest, table: VolumeTable) -> None:
 
 
 def _check_shape(
-    opened: UnverifiedSet, statement: trust.ReleaseStatement, table: VolumeTable
+    opened: UnverifiedSet, statement: trust.ReleaseContent, table: VolumeTable
 ) -> None:
     """Step V6: every volume is here with its exact size, and nothing else pretends to belong."""
     named = {volume.name for volume in table.volumes}
@@ -295,29 +371,25 @@ def _check_shape(
 
 
 def _check_sums(
-    opened: UnverifiedSet,
-    root: trust.TrustedRoot,
-    statement: trust.ReleaseStatement,
-    table: VolumeTable,
-    metadata: dict[str, bytes],
+    opened: UnverifiedSet, root: trust.TrustedRoot, wanted: bytes, *, signed: bool = True
 ) -> None:
     """The stranger's files must say what the signed metadata says."""
-    for name in (set_files.SUMS, set_files.SUMS_SIGNATURE):
+    names = (set_files.SUMS, set_files.SUMS_SIGNATURE) if signed else (set_files.SUMS,)
+    for name in names:
         if name not in opened.files:
             raise SetShapeError(f"{name} is missing", hint="copy the set again, completely")
     sums = _read(opened, set_files.SUMS)
-    wanted = expected_sums(statement, table, metadata[set_files.RELEASE])
     if sums != wanted:
         raise DigestError(
             f"{set_files.SUMS} is damaged",
             where=str(opened.files[set_files.SUMS]),
             hint=f"copy {set_files.SUMS} again",
         )
-    signature = _read(opened, set_files.SUMS_SIGNATURE)
-    verify_ssh(signature, sums, trust.ssh_keys(root))
+    if signed:
+        verify_ssh(_read(opened, set_files.SUMS_SIGNATURE), sums, trust.ssh_keys(root))
 
 
-def expected_sums(statement: trust.ReleaseStatement, table: VolumeTable, release: bytes) -> bytes:
+def expected_sums(statement: trust.ReleaseContent, table: VolumeTable, release: bytes) -> bytes:
     """The SHA384SUMS bytes that belong to a release statement and volume table."""
     lines = {name: value for name, _, value in statement.files}
     lines[set_files.RELEASE] = Digest.of(release).value

@@ -100,6 +100,8 @@ _RUNTIME_EXCLUDES = [
     "requests",
     "urllib3",
     "PyInstaller",
+    "pkcs11",  # hosts hold no signing keys
+    "asn1crypto",
     # Libraries that offer plug-ins to test and type tools pull those tools in.
     "hypothesis",
     "mypy",
@@ -212,7 +214,8 @@ def _freeze(
             "a frozen edgekit cannot freeze itself", hint="bundle from a Python install"
         )
     identity = _identity(inputs, key)
-    final = cache / "frozen" / f"{name}-{identity}"
+    # Absolute, because PyInstaller runs in a folder of its own.
+    final = cache.resolve() / "frozen" / f"{name}-{identity}"
     if not final.is_dir():
         listener(Started(f"freeze {name}"))
         spec = _SPEC.format(

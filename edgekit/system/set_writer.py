@@ -23,11 +23,12 @@ from edgekit.core.release import (
     encode_volume_table,
 )
 from edgekit.core.set_readme import render_readme
-from edgekit.core.sshsig import allowed_signer, sign_ssh
+from edgekit.core.signers import load_public_key
+from edgekit.core.sshsig import allowed_signer
 from edgekit.errors import FormatError
 from edgekit.system.bundle_set import expected_sums, open_set, verify_set
 from edgekit.system.files import durable_write, read_bounded
-from edgekit.system.signing import FileSigner, sign_payload
+from edgekit.system.signing import PairSigner, sign_payload
 from edgekit.system.trust_store import HostTrust
 from edgekit.system.volumes import BlobSource, write_volumes
 
@@ -39,7 +40,9 @@ class SetDraft:
     `blobs` are the distinct contents of the manifest's entries in the order they are laid out.
     `roots` are the root documents to carry, oldest first; the last one is what the set is signed
     under. `expires` is TUF's timestamp. `volume_bytes` is cut down to whole blocks. `sbom` is the
-    bill of materials, maybe empty; with `build` the set carries provenance and a summary.
+    bill of materials, maybe empty; with `build` the set carries provenance and, once complete, a
+    summary. `signers` may be fewer than that root's threshold, or none: the rest sign later
+    (`write_signatures`).
     """
 
     manifest: Manifest
@@ -50,7 +53,7 @@ class SetDraft:
     expires: str
     digest_algorithm: str
     roots: tuple[bytes, ...]
-    signers: tuple[FileSigner, ...]
+    signers: tuple[PairSigner, ...]
     volume_bytes: int = MAX_VOLUME_BYTES
     sbom: bytes = b""
     build: provenance.Build | None = None
@@ -59,9 +62,8 @@ class SetDraft:
 def write_set(folder: Path, draft: SetDraft, listener: Listener) -> None:
     """Write every file of the set into an empty folder.
 
-    Raises DiskFullError, PrivilegeError or HostError, SignatureError when the signers do not
-    satisfy the newest root, FormatError for volumes smaller than a block. The caller owns the
-    folder and removes it on failure.
+    Raises DiskFullError, PrivilegeError or HostError, FormatError for volumes smaller than a block.
+    The caller owns the folder and removes it on failure.
     """
     block_multiple = draft.volume_bytes // BLOCK_BYTES * BLOCK_BYTES
     if not block_multiple:
@@ -78,8 +80,7 @@ def write_set(folder: Path, draft: SetDraft, listener: Listener) -> None:
 def write_documents(folder: Path, draft: SetDraft, table: VolumeTable) -> None:
     """Write everything but the volumes, which lie in the folder already, as the table says.
 
-    Raises SignatureError when the signers do not satisfy the newest root, and for a draft with a
-    `build` all that `verify_set` raises.
+    Raises for a draft with a `build` all that `verify_set` raises.
     """
     root = trust.restore_root(draft.roots[-1])
     installer = read_bounded(draft.installer, set_files.MAX_INSTALLER_BYTES, "installer")
@@ -88,8 +89,8 @@ def write_documents(folder: Path, draft: SetDraft, table: VolumeTable) -> None:
         set_files.INSTALLER: (len(installer), Digest.of(installer).value)
     }
     documents = _documents(draft, root, table)
-    _write_signed(folder, draft, root, table, files, documents)
-    if draft.build is not None:
+    missing = _write_signed(folder, draft, root, table, files, documents)
+    if draft.build is not None and not missing:
         # The summary says that the set verified, so the set must be there and do so first.
         verify_set(open_set((folder,)), HostTrust(root))
         documents[set_files.SUMMARY] = _summary(draft, draft.build, root, documents, table)
@@ -103,16 +104,38 @@ def _write_signed(
     table: VolumeTable,
     files: dict[str, bytes | tuple[int, str]],
     documents: dict[str, bytes],
-) -> None:
-    """Write the documents, then what vouches for them and for the `files` already written."""
+) -> int:
+    """Write the documents, then what vouches for them and for the `files` already written.
+
+    Returns how many signatures are missing.
+    """
     release = _sign_release(draft, {**files, **documents})
-    sums = expected_sums(trust.verify_release(root, release), table, release)
+    statement = trust.read_draft_release(root, release)
     for name, data in documents.items():
         (folder / name).parent.mkdir(exist_ok=True)
         durable_write(folder / name, data)
+    last = draft.signers[-1] if draft.signers else None
+    write_signatures(folder, release, statement, table, last)
+    return statement.tally.missing
+
+
+def write_signatures(
+    folder: Path,
+    release: bytes,
+    statement: trust.ReleaseContent,
+    table: VolumeTable,
+    last: PairSigner | None,
+) -> None:
+    """Write `release.json` and the two stranger's files that cover it.
+
+    SHA384SUMS holds the digest of `release.json`, so every further signature makes it anew, and
+    whoever signs last signs it too (`last`, None when nobody has signed yet). Interrupted between
+    the files, no host takes the set; running it again with the same signer repairs that.
+    """
+    sums = expected_sums(statement, table, release)
     durable_write(folder / set_files.SUMS, sums)
-    signature = sign_ssh(draft.signers[0].ssh_key, sums)
-    durable_write(folder / set_files.SUMS_SIGNATURE, signature)
+    if last is not None:
+        durable_write(folder / set_files.SUMS_SIGNATURE, last.sign_ssh(sums))
     durable_write(folder / set_files.RELEASE, release)
 
 
@@ -121,7 +144,10 @@ def _documents(draft: SetDraft, root: trust.TrustedRoot, table: VolumeTable) -> 
     readme = render_readme(
         draft.manifest,
         root,
-        [allowed_signer(signer.name, signer.ssh_key.public_key()) for signer in draft.signers],
+        [
+            allowed_signer(name, load_public_key(keys.classical))
+            for name, keys in sorted(root.keys("targets").items())
+        ],
     )
     roots = [trust.restore_root(data) for data in draft.roots]
     documents = {
@@ -132,7 +158,7 @@ def _documents(draft: SetDraft, root: trust.TrustedRoot, table: VolumeTable) -> 
     }
     if draft.sbom:
         documents[set_files.SBOM] = draft.sbom
-    if draft.build is not None:
+    if draft.build is not None and draft.signers:
         subjects = provenance.set_subjects(documents, table)
         statement = provenance.encode_provenance(draft.build, subjects)
         documents[set_files.PROVENANCE] = _attest(statement, draft.signers)
@@ -156,7 +182,7 @@ def _summary(
     return _attest(statement, draft.signers)
 
 
-def _attest(statement: bytes, signers: tuple[FileSigner, ...]) -> bytes:
+def _attest(statement: bytes, signers: tuple[PairSigner, ...]) -> bytes:
     """The statement in an envelope with both signatures of every signer."""
     message = attestation.pre_authentication_encoding(statement)
     return attestation.encode_attestation(

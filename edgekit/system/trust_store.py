@@ -1,20 +1,26 @@
-"""What this host trusts: its root and the floor below which no release is accepted.
+"""What this host trusts: its root, and the floor below which no release is accepted.
 
-Lies in `/var/lib/edgekit/trust`. The floor is kept in two fsynced copies; a damaged copy is
-ignored as long as the other is good, and the higher of two good ones counts, so that a crash
-between the two writes can never lower it.
+Lies in `/var/lib/edgekit/trust`. Root and floor are each kept in two fsynced copies. A damaged copy
+is ignored as long as the other is good, and the newer of two good ones counts, so that a crash
+between the two writes can never take anything back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from edgekit.core import trust
-from edgekit.errors import FormatError, TrustError
-from edgekit.system.files import durable_write, read_bounded
+from edgekit.errors import FormatError, SignatureError, TrustError
+from edgekit.system.files import durable_write, fsync_directory, read_bounded, translate_os_error
 
+_ROOT_NAMES = ("root.json", "root-b.json")
 _FLOOR_NAMES = ("floor-a.json", "floor-b.json")
+_MAX_FLOOR_BYTES = 4096
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,38 +47,72 @@ class TrustStore:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def load(self) -> HostTrust:
-        """The state, verified. Raises TrustError when it exists but no copy is good."""
-        path = self._directory / "root.json"
-        root = None
-        if path.exists():
-            root = trust.restore_root(read_bounded(path, trust.MAX_ROOT_BYTES, "stored root"))
-        return HostTrust(root, self._load_floor())
+    def load(self, proven: trust.Floor | None = None) -> HostTrust:
+        """The state, verified.
+
+        `proven` is what the installed release proves; the floor is never below it, and it stands in
+        when both copies are damaged. Raises TrustError when something exists but no copy is good.
+        """
+        return HostTrust(self._load_root(), self._load_floor(proven))
 
     def save_root(self, root: trust.TrustedRoot) -> None:
         """Make an accepted root the host's root. Verified first, then persisted."""
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o755)
-        durable_write(self._directory / "root.json", root.data)
+        self._write(_ROOT_NAMES, root.data)
 
     def save_floor(self, floor: trust.Floor) -> None:
-        """Raise the floor, copy by copy; called only after a release is committed (I6)."""
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o755)
-        for name in _FLOOR_NAMES:
-            durable_write(self._directory / name, trust.encode_floor(floor))
+        """Raise the floor, copy by copy; called only after a release is committed (I6).
 
-    def _load_floor(self) -> trust.Floor:
-        present = [self._directory / name for name in _FLOOR_NAMES]
-        present = [path for path in present if path.exists()]
+        No part of it ever goes down, whatever `floor` says.
+        """
+        raised = self._load_floor(floor).raised(floor)
+        self._write(_FLOOR_NAMES, trust.encode_floor(raised))
+
+    def _write(self, names: tuple[str, ...], data: bytes) -> None:
+        if not self._directory.is_dir():
+            try:
+                self._directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+                fsync_directory(self._directory.parent)
+            except OSError as error:
+                raise translate_os_error(error, "making the trust folder") from error
+        for name in names:
+            durable_write(self._directory / name, data)
+
+    def _load_root(self) -> trust.TrustedRoot | None:
+        def parse(path: Path) -> trust.TrustedRoot:
+            return trust.restore_root(read_bounded(path, trust.MAX_ROOT_BYTES, "stored root"))
+
+        roots = self._good_copies(_ROOT_NAMES, parse, "trusted root")
+        return max(roots, key=lambda root: root.version, default=None)
+
+    def _load_floor(self, proven: trust.Floor | None) -> trust.Floor:
+        def parse(path: Path) -> trust.Floor:
+            return trust.parse_floor(read_bounded(path, _MAX_FLOOR_BYTES, "trust floor"))
+
+        try:
+            floors = self._good_copies(_FLOOR_NAMES, parse, "trust floor")
+        except TrustError:
+            if proven is None:
+                raise
+            floors = []
+        highest = proven or trust.Floor()
+        for floor in floors:
+            highest = highest.raised(floor)
+        return highest
+
+    def _good_copies(
+        self, names: tuple[str, ...], parse: Callable[[Path], T], what: str
+    ) -> list[T]:
+        present = [self._directory / name for name in names if (self._directory / name).exists()]
         good = []
         for path in present:
             try:
-                good.append(trust.parse_floor(read_bounded(path, 4096, "trust floor")))
-            except FormatError:
+                good.append(parse(path))
+            except (FormatError, SignatureError):
                 continue
         if present and not good:
             raise TrustError(
-                "both copies of the trust floor are damaged",
+                f"both copies of the {what} are damaged",
                 where=str(self._directory),
                 hint="edgekit trust show",
             )
-        return max(good, key=lambda floor: (floor.epoch, floor.sequence), default=trust.Floor())
+        return good

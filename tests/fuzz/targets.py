@@ -122,17 +122,19 @@ _TEMPLATE_WORDS = tuple(word.encode() for word in (
 
 
 def _wheel(data: bytes) -> None:
-    _wheel_path().write_bytes(data)
-    facts = check_wheel(_wheel_path(), filename="pkg-1.0-py3-none-any.whl")
+    path = _scratch() / f"edgekit-fuzz-{os.getpid()}.whl"
+    try:
+        path.write_bytes(data)
+        facts = check_wheel(path, filename="pkg-1.0-py3-none-any.whl")
+    finally:
+        path.unlink()
     assert facts.name == "pkg"
 
 
-@cache
-def _wheel_path() -> Path:
-    """One file per process, on a memory disk where there is one."""
+def _scratch() -> Path:
+    """A memory disk where there is one."""
     memory = Path("/dev/shm")
-    folder = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
-    return Path(tempfile.mkstemp(prefix="edgekit-fuzz-", suffix=".whl", dir=folder)[1])
+    return memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What an installation leaves behind when it is cut off, and that the next run finishes the work."""
+"""What an installation leaves behind when it is cut off, and how the next run finishes the work."""
 
 from __future__ import annotations
 

@@ -35,13 +35,17 @@ CACHES = ("__pycache__", "*.pyc")
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where and how one build runs; `umask` and `variables` are the process's own."""
+    """Where and how one build runs; `umask` and `variables` are the process's own.
+
+    With `relative` the cache is named from the checkout, as people do on a command line.
+    """
 
     base: Path
     checkout: str
     age_days: int
     umask: int
     variables: dict[str, str]
+    relative: bool
 
     def build(self, snapshot: Path, keys: Path) -> Path:
         """The set that this build makes of the small demo recipe."""
@@ -57,7 +61,7 @@ class Surroundings:
             [str(environment / "bin/python"), "-m", "edgekit", "bundle", "bundles/demo-small.toml",
              "--locked", "--key", f"file:{keys / 'developer'}", "--trust-root",
              str(keys / "root.json"), "--out", str(self.base / "sets"), "--cache",
-             str(self._cache()), "--json"],
+             self._cache(checkout), "--json"],
             cwd=checkout, umask=self.umask, capture_output=True, text=True, check=False,
             env={"PATH": os.environ["PATH"], "HOME": str(self.base), "PYTHONPATH": str(checkout),
                  "TMPDIR": str(temporary), "SOURCE_DATE_EPOCH": str(EPOCH), **_network(),
@@ -66,13 +70,13 @@ class Surroundings:
         assert done.returncode == 0, done.stderr
         return Path(json.loads(done.stdout)["directory"])
 
-    def _cache(self) -> Path:
+    def _cache(self, checkout: Path) -> str:
         """A cache of its own: downloads that are already here, and nothing frozen."""
         cache = self.base / "cache of this build"
         downloads = default_cache_dir().parent / "sha256"
         if downloads.is_dir():
             shutil.copytree(downloads, cache / "sha256")
-        return cache
+        return os.path.relpath(cache, checkout) if self.relative else str(cache)
 
 
 def _network() -> dict[str, str]:
@@ -99,12 +103,12 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     )
     monday = Surroundings(
         base / "a", "checkout", age_days=1, umask=0o022,
-        variables={"TZ": "UTC", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "1"},
+        variables={"TZ": "UTC", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "1"}, relative=False,
     )
     tuesday = Surroundings(
         base / "another-place", "deeper/copy of it", age_days=400, umask=0o077,
         variables={"TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONHASHSEED": "4242",
-                   "PYTHONOPTIMIZE": "1"},
+                   "PYTHONOPTIMIZE": "1"}, relative=True,
     )
     with ThreadPoolExecutor(2) as pool:
         one, two = (pool.submit(place.build, snapshot, keys) for place in (monday, tuesday))

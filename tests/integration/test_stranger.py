@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PrivateKey, MLDSA87PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
+from edgekit.core.signers import load_public_key
 from edgekit.core.sshsig import allowed_signer
 from tests.support.appliance import DemoSet
 from tests.support.sets import RootBuilder, SetBuilder, damaged, signer
@@ -141,7 +142,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Given:
     """A small set by one developer, for damaging; its signer is called ann."""
     root = RootBuilder(signers=("ann",), threshold=1, developer=True)
     folder = SetBuilder(roots=(root,)).write(tmp_path_factory.mktemp("small") / "demo")
-    return Given(folder, allowed_signer("ann", signer("ann").ssh_key.public_key()))
+    return Given(folder, allowed_signer("ann", load_public_key(signer("ann").keys()[0])))
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +214,7 @@ def test_a_changed_list_or_signature_fails_before_any_file_is_looked_at(
 
 
 def test_another_signers_line_fails(machine: Machine, small: Given) -> None:
-    line = allowed_signer("ann", signer("eve").ssh_key.public_key())
+    line = allowed_signer("ann", load_public_key(signer("eve").keys()[0]))
     done = machine.run(readme_commands(small.folder), small.folder, line)
     assert done.returncode != 0
     assert "Good" not in done.stdout
@@ -267,7 +268,7 @@ def test_openssl_refuses_another_signer_and_a_changed_payload(
     done = machine.run(commands, small.folder, small.line)
     assert done.returncode == 0, done.stderr
     check_post_quantum(machine)
-    eve = allowed_signer("ann", signer("eve").ssh_key.public_key())
+    eve = allowed_signer("ann", load_public_key(signer("eve").keys()[0]))
     assert machine.run(commands, small.folder, eve).returncode == 1
     payload = (small.folder / "release.json").read_bytes().index(b'"payload":"') + 11
     with damaged(small.folder / "release.json", payload + 40, bit=1):

@@ -27,7 +27,7 @@ from edgekit.core.release import (
 )
 from edgekit.system.bundle_set import VerifiedSet, open_set, verify_set
 from edgekit.system.set_writer import SetDraft, write_set
-from edgekit.system.signing import FileSigner, sign_payload
+from edgekit.system.signing import PairSigner, sign_payload
 from edgekit.system.trust_store import HostTrust
 from edgekit.system.volumes import BlobSource, hash_file
 
@@ -40,10 +40,10 @@ def quiet(_event: Event) -> None:
 
 
 @cache
-def signer(name: str) -> FileSigner:
+def signer(name: str) -> PairSigner:
     """A person with a key pair, the same one whenever the same name is used."""
     classical, post_quantum = Ed25519PrivateKey.generate(), MLDSA87PrivateKey.generate()
-    return FileSigner(name, CryptoSigner(classical), CryptoSigner(post_quantum), classical)
+    return PairSigner(name, CryptoSigner(classical), CryptoSigner(post_quantum))
 
 
 @dataclass(frozen=True)

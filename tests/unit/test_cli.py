@@ -147,7 +147,7 @@ def test_errors_are_json_too_when_json_is_asked_for(
      (("veriffy",), "no such command 'veriffy'. Did you mean 'verify'?"),
      (("audit", "tail", "-n", "x"), "invalid value for '-n': Input should be a valid integer"),
      (("audit", "tail", "-n", "0"), "invalid value for '-n': Input should be greater than"),
-     (("trust", "import", "x"), "missing option '--fingerprint'")],
+     (("keys", "sign", "x"), "missing option '--key'")],
 )
 def test_a_wrong_command_line_says_what_is_wrong(
     terminal: Terminal, arguments: tuple[str, ...], message: str

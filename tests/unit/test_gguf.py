@@ -235,7 +235,7 @@ def test_a_header_above_its_limit_is_refused_without_being_kept() -> None:
 
         def __init__(self) -> None:
             self.left = struct.pack("<4sIQQ", b"GGUF", 3, 0, gguf.MAX_KEYS)
-            self.number = 0
+            self.number = self.given = 0
 
         def read(self, count: int = -1, /) -> bytes:
             while len(self.left) < count:
@@ -243,10 +243,13 @@ def test_a_header_above_its_limit_is_refused_without_being_kept() -> None:
                 self.left += body + text(b"a" * gguf.MAX_STRING_BYTES)
                 self.number += 1
             data, self.left = self.left[:count], self.left[count:]
+            self.given += len(data)
             return data
 
+    file = Endless()
     with pytest.raises(WeightsError, match="header is too large"):
-        read_gguf_header(Endless(), 1 << 40, "x.gguf")
+        read_gguf_header(file, 1 << 40, "x.gguf")
+    assert file.given <= gguf.MAX_HEADER_BYTES
 
 
 def outcome(data: bytes) -> None:
@@ -269,10 +272,14 @@ def test_any_bytes_are_a_header_or_a_weights_error(data: bytes) -> None:
     outcome(data)
 
 
-@given(st.binary(max_size=200))
-@settings(max_examples=500)
-def test_any_bytes_after_a_good_start_are_a_header_or_a_weights_error(data: bytes) -> None:
-    outcome(struct.pack("<4sIQQ", b"GGUF", 3, 1, 1) + data)
+@given(st.binary(max_size=12), st.integers(0, 13), st.binary(max_size=12), st.binary(max_size=60))
+@settings(max_examples=1000)
+def test_any_key_and_value_is_a_header_or_a_weights_error(
+    key: bytes, kind: int, content: bytes, rest: bytes
+) -> None:
+    start = struct.pack("<4sIQQ", b"GGUF", 3, 1, 1) + text(key) + struct.pack("<I", kind)
+    outcome(start + text(content) + rest)
+    outcome(start + content + rest)
 
 
 GOOD_FILE = GgufBuilder().file()

@@ -7,6 +7,7 @@ each test harms a copy of it. The stick that lies is a reader given as a paramet
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.cli.main import main
 from edgekit.cli.media_commands import finding_lines
 from edgekit.core import findings, set_files
+from edgekit.core.digest import Digest
 from edgekit.core.events import Advanced, Event
 from edgekit.core.findings import Contents, Copy, Finding, Flaw, Kind, Seen, Wanted
 from edgekit.core.host_layout import HostLayout
@@ -342,6 +345,22 @@ def test_a_courier_with_sha384sums_alone_still_learns_which_volume(
     assert len(report.findings) == 5
 
 
+def test_a_set_of_a_newer_format_is_still_compared_with_sha384sums(
+    sets: Fixture, copied: Path
+) -> None:
+    (copied / "manifest.json").write_bytes(b'{"format":2}')
+    lines = (copied / "SHA384SUMS").read_text().splitlines()
+    changed = Digest.of(b'{"format":2}').value + "  manifest.json"
+    lines = [changed if line.endswith("  manifest.json") else line for line in lines]
+    (copied / "SHA384SUMS").write_text("".join(f"{line}\n" for line in lines))
+    (copied / "SHA384SUMS.sig").unlink()
+    flip(copied / "vol-0002.ekv", 5)
+    report = sets.check(copied, trusting=sets.nobody)
+    assert [(f.file, f.kind) for f in report.findings] == [
+        ("SHA384SUMS.sig", Kind.MISSING), ("vol-0002.ekv", Kind.DAMAGED)
+    ]
+
+
 def test_without_trust_and_sha384sums_nothing_can_be_checked(sets: Fixture, copied: Path) -> None:
     (copied / "SHA384SUMS").write_text("nonsense\n")
     report = sets.check(copied, trusting=sets.nobody)
@@ -480,7 +499,8 @@ def test_an_interrupted_copy_is_resumed(sets: Fixture, stick: Path) -> None:
     assert not (folder / "release.json").exists()
     assert not list(folder.rglob(".*"))
     stamp = (folder / "vol-0001.ekv").stat().st_mtime_ns
-    (folder / ".vol-0002.ekv.tmp").write_bytes(b"left by a power cut")
+    for name in (".vol-0002.ekv.tmp", ".README.txt.tmp"):
+        (folder / name).write_bytes(b"left by a power cut")
     written = write_media((sets.folder,), stick, None, sets.trusting, quiet)
     assert written.copied == ("vol-0002.ekv", "vol-0003.ekv", "release.json")
     assert (folder / "vol-0001.ekv").stat().st_mtime_ns == stamp
@@ -611,3 +631,28 @@ def test_volume_numbers(text: str, numbers: set[int]) -> None:
 def test_what_is_no_volume_number(text: str) -> None:
     with pytest.raises(ValueError, match="no volume numbers"):
         parse_volume_numbers(text)
+
+
+# --------------------------------------------------------------------------------- command line
+
+
+def test_the_commands_print_and_end_as_documented(
+    sets: Fixture, stick: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = ["--root", str(sets.nobody.layout.root)]
+    assert main(["media", "write", str(sets.folder), str(stick), "--volumes", "2", *root]) == 0
+    assert capsys.readouterr().out.endswith("safe to remove: eject the stick, then pull it out\n")
+    folder = stick / "demo-1.0.0"
+    assert main(["media", "check", "--one-of-many", str(folder), *root]) == 0
+    out = capsys.readouterr().out
+    assert "demo-1.0.0 is intact: 1 volume," in out
+    assert "signatures were NOT checked" in out
+    assert main(["media", "check", str(folder), *root]) == ExitCode.SET_SHAPE
+    assert "demo-1.0.0: copy again vol-0001.ekv, vol-0003.ekv" in capsys.readouterr().out
+    flip(folder / "vol-0002.ekv", 0)
+    assert main(["media", "check", str(folder), "--json", *root]) == ExitCode.DIGEST
+    table = json.loads(capsys.readouterr().out)
+    assert table["schema"] == "edgekit.media-check/1"
+    assert (table["intact"], table["signatures_checked"]) == (False, False)
+    assert {finding["kind"] for finding in table["findings"]} == {"missing", "damaged"}
+    assert main(["media", "write", str(sets.folder), str(stick), "--volumes", "x", *root]) == 2

@@ -368,8 +368,8 @@ def test_a_set_without_an_engine_for_this_host_is_refused() -> None:
 
 
 STATEMENT = ReleaseStatement(
-    name="demo", version="1.0.0", epoch=1, sequence=1, created=0, min_edgekit="0", files=(),
-    signers=("ann",), policy="hybrid", digest=Digest.of(b"statement"))
+    name="demo", version="1.0.0", epoch=1, sequence=1, created=0, expires=1, min_edgekit="0",
+    files=(), signers=("ann",), policy="hybrid", digest=Digest.of(b"statement"))
 
 
 def plan(

@@ -364,6 +364,8 @@ class TestLicenseTexts:
                 "pkg-1.0.dist-info/licenses/LICENSE": b"new place",
                 "pkg-1.0.dist-info/licenses/vendor/COPYING": b"of another",
                 "pkg-1.0.dist-info/NOTICE.txt": b"old place",
+                "pkg-1.0.dist-info/licenses/Notice/x": b"in a folder of that name",
+                "pkg-1.0.dist-info/NOTICE": b"cannot be beside that folder",
                 "pkg/LICENSE": b"somewhere else",
             }
         )
@@ -372,6 +374,7 @@ class TestLicenseTexts:
         assert {str(text.name): text.place.read_bytes() for text in found.texts} == {
             "LICENSE": b"new place",
             "NOTICE.txt": b"old place",
+            "Notice/x": b"in a folder of that name",
             "vendor/COPYING": b"of another",
         }
 

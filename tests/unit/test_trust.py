@@ -415,7 +415,7 @@ def test_a_set_signed_by_retired_signers_is_refused_once_the_host_has_moved_on(
 ) -> None:
     old = SetBuilder().write(tmp_path / "demo")
     second = RootBuilder(version=2, signers=("cid", "dora"), signed_by=FOUR)
-    with pytest.raises(SignatureError):
+    with pytest.raises(SignatureError, match=r"release\.json is not signed by enough"):
         verify(HostTrust(second.trusted()), old)
 
 

@@ -22,7 +22,7 @@ from edgekit.core.host_layout import HostLayout
 if TYPE_CHECKING:
     from edgekit.core.findings import Finding
     from edgekit.operations.diff import Change
-    from edgekit.operations.media import MediaReport
+    from edgekit.operations.media_check import MediaReport
 
 MAX_LINES_PER_FILE = 5
 UNCHECKED = "signatures were NOT checked: this machine has no trusted root"
@@ -53,7 +53,7 @@ def media_write(
     The set gets a folder of its own on the stick, NAME-VERSION. An interrupted copy goes on where
     it stopped when the same command runs again. Nothing else on the stick is touched.
     """
-    from edgekit.operations.media import parse_volume_numbers, write_media
+    from edgekit.operations.media_write import parse_volume_numbers, write_media
     from edgekit.operations.verify import Trusting
 
     numbers = None
@@ -92,7 +92,7 @@ def media_check(
     Needs no trusted root. Ends with 0 when the set is intact, 22 when something is damaged, 13 when
     files are missing, too short, too long, doubled or foreign.
     """
-    from edgekit.operations.media import check_media
+    from edgekit.operations.media_check import check_media
     from edgekit.operations.verify import Trusting
 
     trusting = Trusting(HostLayout(root), fingerprint, insecure_developer_root)

@@ -33,15 +33,10 @@ from edgekit.errors import (
     SignatureError,
 )
 from edgekit.exit_codes import ExitCode
-from edgekit.operations.media import (
-    DirectReader,
-    MediaReport,
-    OpenReader,
-    check_media,
-    parse_volume_numbers,
-    write_media,
-)
+from edgekit.operations.media_check import MediaReport, check_media
+from edgekit.operations.media_write import parse_volume_numbers, write_media
 from edgekit.operations.verify import Trusting, verify_everything
+from edgekit.system.medium import DirectReader, OpenReader
 from edgekit.system.process import run
 from edgekit.system.trust_store import TrustStore
 from tests.support.sets import Hole, RootBuilder, SetBuilder, quiet

@@ -11,6 +11,7 @@ from pathlib import Path
 from edgekit.core import trust
 from edgekit.core.host_layout import HostLayout
 from edgekit.errors import EdgekitError
+from edgekit.operations.host_records import is_committed
 from edgekit.operations.verify import Trusting, host_trust
 from edgekit.system.files import read_bounded
 from edgekit.system.generations import current_generation
@@ -42,12 +43,14 @@ def load_installed(layout: HostLayout) -> InstalledRelease | None:
 def load_host_trust(layout: HostLayout) -> HostTrust:
     """The stored trust, never below what the installed release proves (invariant I6).
 
+    A release that was switched to but never answered its questions proves nothing yet.
+
     Raises TrustError when the stored state is damaged beyond what the release can stand in for.
     """
     proven = None
     try:
         installed = load_installed(layout)
-        if installed is not None:
+        if installed is not None and is_committed(layout, current_generation(layout) or ""):
             proven = trust.statement_floor(installed.statement)
     except EdgekitError:
         proven = None

@@ -59,6 +59,9 @@ class RootBuilder:
     policy: str = "hybrid"
     developer: bool = False
     signed_by: tuple[str, ...] | None = None
+    expires: str = EXPIRES
+    revoked: tuple[trust.Revocation, ...] = ()
+    minimum: tuple[int, int] = (0, 0)
 
     def payload(self) -> bytes:
         return trust.root_payload(
@@ -67,7 +70,9 @@ class RootBuilder:
             threshold=self.threshold,
             policy=self.policy,
             developer=self.developer,
-            expires=EXPIRES,
+            expires=self.expires,
+            revoked=self.revoked,
+            minimum=self.minimum,
         )
 
     @cache  # noqa: B019 - ML-DSA signatures are random: one root, one envelope
@@ -121,7 +126,11 @@ class SetBuilder:
     )
     role: str = "document"
     roots: tuple[RootBuilder, ...] = (RootBuilder(),)
+    root_documents: tuple[bytes, ...] = ()
+    """Carried instead of `roots`, when they were made some other way."""
     signed_by: tuple[str, ...] | None = None
+    created: int = 1_700_000_000
+    expires: str = EXPIRES
     requirements: Requirements = ANY_HOST
     engines: tuple[EnginePack, ...] = ()
     models: tuple[CarriedModel, ...] = ()
@@ -148,9 +157,9 @@ class SetBuilder:
                 installer=installer,
                 epoch=self.epoch,
                 sequence=self.sequence,
-                expires=EXPIRES,
+                expires=self.expires,
                 digest_algorithm=self.digest_algorithm,
-                roots=tuple(root.data() for root in self.roots),
+                roots=self.root_documents or tuple(root.data() for root in self.roots),
                 signers=tuple(signer(name) for name in names),
                 volume_bytes=self.volume_bytes,
                 sbom=self.sbom,
@@ -181,7 +190,7 @@ class SetBuilder:
         return Manifest(
             name=self.name,
             version=self.version,
-            created=1_700_000_000,
+            created=self.created,
             users=1,
             requirements=self.requirements,
             entries=entries,

@@ -185,7 +185,9 @@ def run(
     """Ask an installed model one question, as root of this host, and print the answer."""
     from edgekit.operations.ask import ask_model
 
-    typer.echo(ask_model(HostLayout(root.resolve()), model, prompt))
+    for piece in ask_model(HostLayout(root.resolve()), model, prompt):
+        print(piece, end="", flush=True)
+    print()
 
 
 def rollback(root: RootOption = HostLayout.HOST) -> None:

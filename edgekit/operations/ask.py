@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from edgekit.core.host_layout import HostLayout
 from edgekit.operations.host_records import load_appliance, local_key, require_generation
-from edgekit.system.health import ask
-
-MAX_KEY_BYTES = 1000
+from edgekit.system.health import stream_answer
 
 
-def ask_model(layout: HostLayout, model: str, prompt: str) -> str:
-    """The answer's text. Raises NotInstalledError, EngineError, PrivilegeError (key is root's)."""
+def ask_model(layout: HostLayout, model: str, prompt: str) -> Iterator[str]:
+    """The answer's pieces as they are made.
+
+    Raises NotInstalledError, EngineError, PrivilegeError (the key is root's).
+    """
     generation = require_generation(layout)
-    key = local_key(layout)
-    return ask(load_appliance(layout, generation).listen, key, model, prompt)
+    listen = load_appliance(layout, generation).listen
+    yield from stream_answer(listen, local_key(layout), model, prompt)

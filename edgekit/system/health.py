@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from edgekit.core.appliance import Appliance, CanaryCheck
 from edgekit.errors import EngineError, EngineNotReadyError, WrongAnswerError
@@ -13,6 +15,9 @@ REQUEST_TIMEOUT_S = 120.0
 CONNECT_TRIES = 50
 CONNECT_PAUSE_S = 0.1
 MAX_ANSWER_TOKENS = 64
+MAX_ANSWER_BYTES = 1 << 20
+_DATA = b"data: "
+_DONE = b"data: [DONE]"
 
 
 def ask_known_questions(appliance: Appliance, api_key: str) -> None:
@@ -40,39 +45,62 @@ def check_answer(canary: CanaryCheck, answer: str) -> None:
 
 
 def ask(listen: str, api_key: str, model: str, prompt: str) -> str:
-    """One greedy chat completion over the API; the answer's text."""
+    """One greedy chat completion over the API; the answer's text. Raises as `_answering`."""
+    with _answering(listen, api_key, model, prompt, stream=False) as response:
+        data = response.read(MAX_ANSWER_BYTES)
+    return str(json.loads(data)["choices"][0]["message"]["content"])
+
+
+def stream_answer(listen: str, api_key: str, model: str, prompt: str) -> Iterator[str]:
+    """The same answer piece by piece, as the engine makes it. Raises as `_answering`."""
+    with _answering(listen, api_key, model, prompt, stream=True) as response:
+        for line in response:
+            if not line.startswith(_DATA) or line.strip() == _DONE:
+                continue
+            chunk = json.loads(line[len(_DATA) :])
+            if "error" in chunk:
+                raise EngineError("the answer broke off", found=str(chunk["error"])[:300])
+            for choice in chunk["choices"]:
+                text = choice["delta"].get("content")
+                if text:
+                    yield str(text)
+
+
+@contextmanager
+def _answering(
+    listen: str, api_key: str, model: str, prompt: str, *, stream: bool
+) -> Iterator[http.client.HTTPResponse]:
+    """A chat completion's response, status 200.
+
+    Raises EngineNotReadyError when the API does not answer, EngineError when it answers with an
+    error.
+    """
     address, _, port = listen.rpartition(":")
     connection = _connect(address, int(port))
-    body = json.dumps(
-        {
-            "model": model,
-            "temperature": 0,
-            "max_tokens": MAX_ANSWER_TOKENS,
-            "messages": [{"role": "user", "content": prompt}],
-        }
-    )
+    question = {
+        "model": model,
+        "temperature": 0,
+        "max_tokens": MAX_ANSWER_TOKENS,
+        "stream": stream,
+        "messages": [{"role": "user", "content": prompt}],
+    }
+    headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
     try:
-        connection.request(
-            "POST",
-            "/v1/chat/completions",
-            body,
-            {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"},
-        )
+        connection.request("POST", "/v1/chat/completions", json.dumps(question), headers)
         response = connection.getresponse()
-        data = response.read(1 << 20)
+        if response.status != 200:
+            raise EngineError(
+                f"the API answers with status {response.status}",
+                where=listen,
+                found=response.read(1000).decode(errors="replace")[:300],
+            )
+        yield response
     except (OSError, http.client.HTTPException) as error:
         raise EngineNotReadyError(
             "the API does not answer", where=listen, found=str(error)
         ) from error
     finally:
         connection.close()
-    if response.status != 200:
-        raise EngineError(
-            f"the API answers with status {response.status}",
-            where=listen,
-            found=data.decode(errors="replace")[:300],
-        )
-    return str(json.loads(data)["choices"][0]["message"]["content"])
 
 
 def _connect(address: str, port: int) -> http.client.HTTPConnection:

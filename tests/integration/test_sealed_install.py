@@ -47,6 +47,7 @@ done
 systemctl --failed --no-legend | tee /out/failed.txt
 $edgekit run {demo.MODEL} "{demo.QUESTION}" > /out/answer-after-reboot.txt
 $edgekit audit verify --json > /out/audit-after-reboot.json
+$edgekit audit tail -n 20 > /out/records.jsonl
 ls -la /etc/edgekit /var/lib/edgekit > /out/permissions.txt
 """
 
@@ -95,7 +96,9 @@ def test_installs_and_answers_right(story: Story) -> None:
     assert story.text("answer.txt") == demo.ANSWER
     receipt = json.loads(story.text("receipt.json"))
     assert set(receipt["seconds"]) >= {"copy", "build", "start", "health"}
-    print(f"\nboot {story.first.boot_s:.1f} s; install "
+    records = [json.loads(line) for line in story.text("records.jsonl").splitlines()]
+    first_token_ms = [r["ttft_ms"] for r in records if r["type"] == "response"][-1]
+    print(f"\nboot {story.first.boot_s:.1f} s; first token {first_token_ms} ms; install "
           + ", ".join(f"{k} {v:.1f} s" for k, v in receipt["seconds"].items())
           + f"; boot to power-off {story.first.total_s:.1f} s")
 

@@ -162,17 +162,18 @@ def parse_floor(data: bytes) -> Floor:
     """Bytes of a floor file to a Floor. Raises FormatError when damaged."""
     fields = Fields(parse_canonical(data, max_bytes=MAX_FLOOR_BYTES, what="trust floor"), "floor")
     check = fields.text("check")
-    body = fields.table("floor")
+    body = fields.take("floor", dict)
     fields.finish()
-    floor = Floor(
-        epoch=body.integer("epoch", low=0, high=MAX_EPOCH),
-        sequence=body.integer("sequence", low=0, high=MAX_SEQUENCE),
-        statement=body.text("statement"),
-        time=body.integer("time", low=0, high=1 << 40),
-    )
-    body.finish()
-    if encode_floor(floor) != data or not check:
+    if Digest.of(encode_canonical(body)).value != check:
         raise FormatError("trust floor is damaged")
+    facts = Fields(body, "floor")
+    floor = Floor(
+        epoch=facts.integer("epoch", low=0, high=MAX_EPOCH),
+        sequence=facts.integer("sequence", low=0, high=MAX_SEQUENCE),
+        statement=facts.text("statement"),
+        time=facts.integer("time", low=0, high=1 << 40, default=0),  # absent before 0.2
+    )
+    facts.finish()
     return floor
 
 

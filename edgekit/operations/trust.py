@@ -51,7 +51,7 @@ def import_roots(
         layout.run.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(layout.lock, "this host"):
         store = TrustStore(layout.trust)
-        present = store.load().root
+        present = load_host_trust(layout).root
         chain = _follow(documents, present, fingerprint, insecure_developer=insecure_developer)
         for root in chain:
             _audit(layout, root)  # what cannot be recorded is not done

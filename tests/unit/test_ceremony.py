@@ -245,6 +245,17 @@ def test_a_public_half_without_proof_of_possession_is_refused(signed_by: str) ->
         trust.verify_public_half(half_of("ann", signed_by))
 
 
+def test_a_public_half_spells_its_keys_in_one_way() -> None:
+    """Its fingerprint names the keys, so no second text may stand for the same ones."""
+    payload = trust.signer_payload("ann", trust.SignerKeys(*signer("ann").keys()))
+    other = payload.replace(b"-----\\nMII", b"-----\\n\\nMII", 1)
+    assert other != payload
+    kind = trust.SIGNER_PAYLOAD_TYPE
+    data = trust.encode_envelope(other, signer("ann").sign(other, kind), kind)
+    with pytest.raises(FormatError, match="unusual way"):
+        trust.verify_public_half(data)
+
+
 def test_a_proof_of_possession_is_no_signature_of_a_root() -> None:
     """The payload type is signed too: a half's signatures count for nothing else."""
     root = RootBuilder()

@@ -273,6 +273,11 @@ def test_a_root_that_the_trusted_one_does_not_vouch_for_changes_nothing(
     assert {path.name: path.read_bytes() for path in layout.trust.iterdir()} == before
 
 
+def test_nothing_of_a_next_root_is_parsed_before_the_old_signers_vouch_for_it() -> None:
+    with pytest.raises(SignatureError):
+        trust.extend_root(first().trusted(), trust.encode_envelope(b"{ this is not JSON", []))
+
+
 def test_a_chain_with_one_bad_link_is_not_followed_half_way(tmp_path: Path) -> None:
     layout = host_of(tmp_path / "host", first())
     bad = RootBuilder(version=3, signers=("erin", "fay"))

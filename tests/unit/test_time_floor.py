@@ -10,7 +10,9 @@ import pytest
 
 from edgekit.cli.main import main
 from edgekit.core import trust
+from edgekit.core.digest import Digest
 from edgekit.core.host_layout import HostLayout
+from edgekit.core.strict_json import encode_canonical
 from edgekit.errors import FormatError, RollbackError, TrustError
 from edgekit.operations.host_trust import load_host_trust, trust_warnings, trusted_time
 from edgekit.operations.install import InstallOptions, plan
@@ -101,6 +103,13 @@ def test_every_bit_of_a_stored_floor_counts(tmp_path: Path) -> None:
         flipped[position // 8] ^= 1 << position % 8
         with pytest.raises(FormatError):
             trust.parse_floor(bytes(flipped))
+
+
+def test_a_floor_stored_before_there_was_a_time_is_read() -> None:
+    body = {"epoch": 1, "sequence": 5, "statement": STATEMENT}
+    check = Digest.of(encode_canonical(body)).value
+    old = encode_canonical({"floor": body, "check": check})
+    assert trust.parse_floor(old) == trust.Floor(1, 5, STATEMENT, 0)
 
 
 def test_the_installed_release_stands_in_for_damaged_copies_and_a_lost_write(

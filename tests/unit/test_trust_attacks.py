@@ -193,6 +193,8 @@ def fast_forward() -> Iterator[Attack]:
                          ("sequence", 2**63), ("sequence", 0), ("sequence", -1)):
         yield Attack(kind, f"{field} {value}", EdgekitError,
                      lambda _, f=field, v=value: accept(release(*THREE, **{f: v})))
+    yield Attack(kind, "two sequence numbers in one statement", EdgekitError, lambda _: accept(
+        signed(edited(payload(), lambda table: table.update(version=9)), *THREE)))
     for version in (3, 257, 2**31):
         yield Attack(kind, f"root {version} after root 1", TrustError,
                      lambda _, v=version: extend(RootBuilder(version=v, signers=THREE)))

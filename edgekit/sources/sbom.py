@@ -14,16 +14,12 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import quote
 
 from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import (
-    ExternalReference,
-    ExternalReferenceType,
     HashAlgorithm,
     HashType,
     Property,
-    XsUri,
 )
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType, Pedigree
@@ -176,7 +172,6 @@ class _Maker:
             hashes=files[0].hashes if len(files) == 1 else (),
             components=files if len(files) > 1 else (),
             purl=_hub_url(source, commit),
-            external_references=_hub_references(source, commit),
             pedigree=_pedigree(recipe.base_model, ref),
             properties=_properties(facts),
         )
@@ -299,14 +294,6 @@ def _hub_url(variant: Variant, commit: str | None) -> PackageURL | None:
         return None
     owner, _, name = variant.source.repository.partition("/")
     return PackageURL("huggingface", owner, name, commit)
-
-
-def _hub_references(variant: Variant, commit: str | None) -> list[ExternalReference]:
-    """Where the weights came from, at their commit. A mirror may have served them."""
-    if not isinstance(variant.source, HubSource) or commit is None:
-        return []
-    url = f"https://huggingface.co/{quote(variant.source.repository)}/tree/{commit}"
-    return [ExternalReference(type=ExternalReferenceType.VCS, url=XsUri(url))]
 
 
 def _pedigree(base_model: str, ref: str) -> Pedigree | None:

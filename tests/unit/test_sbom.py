@@ -264,7 +264,7 @@ class TestDocument:
         assert model["licenses"] == [{"license": {"id": "Apache-2.0"}}]
         assert model["purl"].startswith("pkg:huggingface/")
         assert model["purl"].endswith(COMMIT)
-        assert COMMIT in model["externalReferences"][0]["url"]
+        assert COMMIT in model["purl"]
         assert model["pedigree"]["ancestors"][0]["name"] == "owner/base"
         facts = {entry["name"]: entry["value"] for entry in model["properties"]}
         assert facts["edgekit:parameters"] == "3000000"

@@ -27,6 +27,7 @@ from edgekit.operations.host_records import (
     ensure_api_keys,
     is_committed,
     pretty_json,
+    previous_generation,
 )
 from edgekit.system import generations
 from edgekit.system.blob_store import copy_blobs, discard_blobs, discard_staging
@@ -88,9 +89,10 @@ class Installation:
         self._touched_services = False
         # A committed generation that is installed again is being repaired: it stays whatever comes.
         self._repairing = is_committed(self._layout, plan.generation)
-        self._first_ever = not any(
-            is_committed(self._layout, name) for name in generations.installed(self._layout)
-        )
+        if self._repairing:
+            self._previous = previous_generation(self._layout, plan.generation)
+        # The floor rises with the first commit and stays: below it nobody was shown an API key.
+        self._first_ever = TrustStore(self._layout.trust).load().floor.sequence == 0
         self._services = services_for(self._layout)
 
     def run(self) -> Receipt:

@@ -121,6 +121,13 @@ def test_a_change_that_makes_no_usable_root_is_refused(
         rotated(change)
 
 
+def test_a_rotation_carries_every_earlier_revocation_on() -> None:
+    current = second(revoked=(revocation("ann"),))
+    assert rotated(trust.Rotation(), current).revoked == (revocation("ann"),)
+    both = rotated(trust.Rotation(revoke=((half("ben"), "lost"),)), current).revoked
+    assert [entry.signer for entry in both] == ["ann", "ben"]
+
+
 def test_the_minimum_never_goes_down() -> None:
     current = RootBuilder(signers=THREE, minimum=(2, 5))
     assert rotated(trust.Rotation(), current).minimum == (2, 5)

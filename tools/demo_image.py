@@ -14,7 +14,6 @@ import gzip
 import hashlib
 import io
 import json
-import platform
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -120,11 +119,6 @@ def _digest(data: bytes) -> str:
 
 def _json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-def native_arch() -> str:
-    """This machine's architecture, in the words of OCI."""
-    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
 def main() -> None:

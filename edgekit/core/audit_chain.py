@@ -43,7 +43,6 @@ _TEXT_CAPS = (1024, 256, 64, 16)
 _KEY = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
-Scalar = str | int | bool | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,8 +69,3 @@ def new_hasher(algorithm: str) -> Hasher:
     if algorithm not in _HEX_LENGTH:
         raise FormatError("unknown digest algorithm", found=repr(algorithm[:40]))
     return hashlib.new(algorithm, usedforsecurity=True)
-
-
-def hex_length(algorithm: str) -> int:
-    """Number of hex digits of a digest value of this algorithm."""
-    return _HEX_LENGTH[algorithm]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
-from typing import Any
 
 from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN, RelPath
@@ -280,15 +279,3 @@ def _image(fields: Fields) -> ImageRecipe:
     )
     fields.finish()
     return image
-
-
-def recipe_summary(recipe: Recipe) -> dict[str, Any]:
-    """A short plain summary for `--json`; not a round trip."""
-    return {
-        "name": recipe.name,
-        "version": recipe.version,
-        "epoch": recipe.epoch,
-        "sequence": recipe.sequence,
-        "models": [model.name for model in recipe.models],
-        "images": [image.name for image in recipe.images],
-    }

@@ -36,8 +36,3 @@ def read_unit_templates() -> dict[str, str]:
 def is_frozen() -> bool:
     """True when this is the one-file installer or the installed runtime."""
     return getattr(sys, "frozen", False) is True
-
-
-def bundled_program() -> Path:
-    """The program that is running, when frozen."""
-    return Path(sys.executable)

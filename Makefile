@@ -1,5 +1,6 @@
 # Two commands do everything on a fresh Debian machine with Python 3.11: `make demo`, `make test`.
-# Everything they make lies in .cache and .venv; `make clean` removes it.
+# They make .cache and .venv here, which `make clean` removes, and keep fetched and frozen parts in
+# ~/.cache/edgekit; as root they also install the Debian packages that they name.
 
 PYTHON ?= python3
 VENV   := .venv

@@ -10,11 +10,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 from edgekit.errors import FormatError
-
-Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | bool | None"
 
 MAX_DEPTH = 16
 MAX_INTEGER = 2**63 - 1

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from edgekit.core.api_keys import KeyRing
 from edgekit.core.appliance import Appliance
-from edgekit.gateway import ollama_requests, openai_requests
 from edgekit.gateway.admission import Admission
-from edgekit.gateway.body import Body, parse_body
+from edgekit.gateway.body import parse_body
 from edgekit.gateway.cold import Health, make_cold_app
 from edgekit.gateway.engine_client import EngineClient
 from edgekit.gateway.guard import PUBLIC, Guard, check_scope
@@ -27,23 +26,16 @@ from edgekit.gateway.http import (
     header_table,
     read_body,
 )
-from edgekit.gateway.job import Job
 from edgekit.gateway.journal import Caller, Journal
-from edgekit.gateway.ollama_requests import LoadRequest
-from edgekit.gateway.problems import ApiError, is_openai
+from edgekit.gateway.problems import ApiError, surface_of
 from edgekit.gateway.serve import Engine, Generation
-from edgekit.gateway.translate import encode, timestamp
+from edgekit.gateway.surfaces.endpoints import ENDPOINTS
+from edgekit.gateway.surfaces.ollama_requests import LoadRequest
+from edgekit.gateway.surfaces.translator import encode, timestamp
 from edgekit.system.audit_client import AsyncAuditClient
 
 log = logging.getLogger("edgekit.gateway")
 
-Parser = Callable[[Body, Appliance], Job | LoadRequest]
-HOT: dict[str, Parser] = {
-    "/v1/chat/completions": openai_requests.parse_chat,
-    "/v1/completions": openai_requests.parse_completion,
-    "/api/chat": ollama_requests.parse_chat,
-    "/api/generate": ollama_requests.parse_generate,
-}
 MANAGEMENT = frozenset(
     f"/api/{verb}" for verb in ("pull", "push", "create", "copy", "delete", "me", "signout")
 )
@@ -99,8 +91,8 @@ class Gateway:
                 _place(error),
             )
             if not started:
-                openai = is_openai(scope["path"])
-                await answer_problem(send, SERVER_ERROR, caller.request_id, openai=openai)
+                surface = surface_of(scope["path"])
+                await answer_problem(send, SERVER_ERROR, caller.request_id, surface)
 
     def close(self) -> None:
         """Close the connections to engines and audit writer."""
@@ -113,14 +105,13 @@ class Gateway:
             headers = header_table(scope)
             caller = self._identify(scope, headers, caller)
             self._permit(scope, caller)
-            if scope["path"] in HOT and scope["method"] == "POST":
+            if scope["path"] in ENDPOINTS and scope["method"] == "POST":
                 await self._generate(scope, headers, receive, send, caller)
             else:
                 await self._cold(scope, receive, send)
         except ApiError as error:
             await self._journal.denied(caller, error, scope["method"], scope["path"])
-            openai = is_openai(scope["path"])
-            await answer_problem(send, error, caller.request_id, openai=openai)
+            await answer_problem(send, error, caller.request_id, surface_of(scope["path"]))
 
     def _identify(self, scope: Scope, headers: dict[str, str], caller: Caller) -> Caller:
         """The caller with its key's name; without one on public routes. Raises ApiError."""
@@ -146,12 +137,15 @@ class Gateway:
         self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send, caller: Caller
     ) -> None:
         data = await read_body(headers, receive)
-        job = HOT[scope["path"]](parse_body(data), self._appliance)
+        endpoint = ENDPOINTS[scope["path"]]
+        job = endpoint.parse(parse_body(data), self._appliance)
         if isinstance(job, LoadRequest):
             await answer(send, 200, _loaded(job), caller.request_id)
             return
         engine = self._engines[job.model.engine]
-        generation = Generation(job, caller, engine=engine, journal=self._journal, send=send)
+        generation = Generation(
+            job, caller, endpoint.translator, engine=engine, journal=self._journal, send=send
+        )
         await generation.serve(receive, len(data))
 
 

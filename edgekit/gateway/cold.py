@@ -19,7 +19,7 @@ from edgekit.gateway.body import parse_body
 from edgekit.gateway.engine_client import EngineClient
 from edgekit.gateway.http import header_table, read_body
 from edgekit.gateway.job import MAX_NAME_CHARS, find_model
-from edgekit.gateway.problems import ApiError, is_openai, render_problem
+from edgekit.gateway.problems import ApiError, render_problem, surface_of
 
 OLLAMA_VERSION = "0.30.0"
 """The Ollama release whose API this surface follows: clients compare it before they use a field."""
@@ -210,6 +210,6 @@ def _time(seconds: int) -> str:
 
 def _problem(request: Request, error: ApiError) -> JSONResponse:
     response = JSONResponse(None, status_code=error.status)
-    response.body = render_problem(error, openai=is_openai(request.url.path))
+    response.body = render_problem(error, surface_of(request.url.path))
     response.headers["content-length"] = str(len(response.body))
     return response

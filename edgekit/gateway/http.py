@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from edgekit.gateway.body import MAX_BODY_BYTES
-from edgekit.gateway.problems import ApiError, render_problem
+from edgekit.gateway.problems import ApiError, Surface, render_problem
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -109,7 +109,7 @@ async def answer(
     await send({"type": "http.response.body", "body": body})
 
 
-async def answer_problem(send: Send, error: ApiError, request_id: str, *, openai: bool) -> None:
+async def answer_problem(send: Send, error: ApiError, request_id: str, surface: Surface) -> None:
     """Send a refusal in its surface's shape."""
     extra: list[tuple[bytes, bytes]] = []
     if error.retry_after is not None:
@@ -118,4 +118,4 @@ async def answer_problem(send: Send, error: ApiError, request_id: str, *, openai
         extra.append((b"www-authenticate", b"Bearer"))
     if error.status in (408, 413):
         extra.append((b"connection", b"close"))  # the rest of the body is never read
-    await answer(send, error.status, render_problem(error, openai=openai), request_id, extra=extra)
+    await answer(send, error.status, render_problem(error, surface), request_id, extra=extra)

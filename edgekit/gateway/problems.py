@@ -1,13 +1,23 @@
 """Refusals as the clients of each surface expect to read them.
 
-`/v1` speaks OpenAI's error object, everything else Ollama's one text. An `ApiError` is an answer,
-not a failure of edgekit: it carries an HTTP status instead of an exit code.
+`/v1` speaks OpenAI's error object, `/v1/messages` Anthropic's, everything else Ollama's one text.
+An `ApiError` is an answer, not a failure of edgekit: it carries an HTTP status instead of an exit
+code.
 """
 
 from __future__ import annotations
 
 import json
+from enum import Enum
 
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -64,14 +74,40 @@ def engine_unavailable() -> ApiError:
     )
 
 
-def is_openai(path: str) -> bool:
-    """True for paths whose clients read OpenAI's error object."""
-    return path == "/v1" or path.startswith("/v1/")
+class Surface(Enum):
+    """Whose protocol a path speaks."""
+
+    OPENAI = "openai"
+    OLLAMA = "ollama"
+    ANTHROPIC = "anthropic"
 
 
-def render_problem(error: ApiError, *, openai: bool) -> bytes:
+def surface_of(path: str) -> Surface:
+    """The protocol whose clients call this path."""
+    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+        return Surface.ANTHROPIC
+    if path == "/v1" or path.startswith("/v1/"):
+        return Surface.OPENAI
+    return Surface.OLLAMA
+
+
+def render_problem(error: ApiError, surface: Surface) -> bytes:
     """The error's JSON body, in the shape of its surface."""
-    if not openai:
-        return json.dumps({"error": error.message}).encode()
-    body = {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}
-    return json.dumps({"error": body}).encode()
+    return json.dumps(_problem_table(error, surface)).encode()
+
+
+def _problem_table(error: ApiError, surface: Surface) -> dict[str, object]:
+    if surface is Surface.OLLAMA:
+        return {"error": error.message}
+    if surface is Surface.ANTHROPIC:
+        default = "api_error" if error.status >= 500 else "invalid_request_error"
+        kind = _ANTHROPIC_TYPES.get(error.status, default)
+        return {"type": "error", "error": {"type": kind, "message": error.message}}
+    return {
+        "error": {
+            "message": error.message,
+            "type": error.kind,
+            "param": error.param,
+            "code": error.code,
+        }
+    }

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -37,10 +38,10 @@ from edgekit.gateway.problems import (
     ApiError,
     audit_unavailable,
     engine_unavailable,
-    is_openai,
+    surface_of,
 )
 from edgekit.gateway.sse import SseParser
-from edgekit.gateway.translate import OllamaTranslator, OpenAiTranslator, Translator, encode
+from edgekit.gateway.surfaces.translator import Translator, encode
 
 GENERATION_TIMEOUT_S = 3600.0
 SEND_TIMEOUT_S = 60.0
@@ -59,7 +60,14 @@ class Generation:
     """One generation on its way through G1 to G6."""
 
     def __init__(
-        self, job: Job, caller: Caller, *, engine: Engine, journal: Journal, send: Send
+        self,
+        job: Job,
+        caller: Caller,
+        translator: Callable[[Job, Outcome], Translator],
+        *,
+        engine: Engine,
+        journal: Journal,
+        send: Send,
     ) -> None:
         self._job = job
         self._caller = caller
@@ -67,9 +75,7 @@ class Generation:
         self._journal = journal
         self._send = send
         self._outcome = Outcome(journal.digest())
-        self._openai = is_openai(job.endpoint)
-        make = OpenAiTranslator if self._openai else OllamaTranslator
-        self._translator: Translator = make(job, self._outcome)
+        self._translator = translator(job, self._outcome)
         self._streaming = False
 
     async def serve(self, receive: Receive, bytes_in: int) -> None:
@@ -188,7 +194,8 @@ class Generation:
         if self._streaming:
             await self._write(self._translator.broken(error), more=False)
         else:
-            await answer_problem(self._send, error, self._caller.request_id, openai=self._openai)
+            surface = surface_of(self._job.endpoint)
+            await answer_problem(self._send, error, self._caller.request_id, surface)
 
     async def _end(self, status: int, *, error: str | None = None, aborted: bool = False) -> None:
         # shielded: a client that leaves now must not leave the log without the record

@@ -1,0 +1,32 @@
+"""The generating endpoints: how each request is read and how its answer is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgekit.core.appliance import Appliance
+from edgekit.gateway.body import Body
+from edgekit.gateway.job import Job
+from edgekit.gateway.outcome import Outcome
+from edgekit.gateway.surfaces import ollama_requests, openai_requests
+from edgekit.gateway.surfaces.ollama_answers import OllamaTranslator
+from edgekit.gateway.surfaces.ollama_requests import LoadRequest
+from edgekit.gateway.surfaces.openai_answers import OpenAiTranslator
+from edgekit.gateway.surfaces.translator import Translator
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One POST path: its body to a job, and its job's outcome to bytes."""
+
+    parse: Callable[[Body, Appliance], Job | LoadRequest]
+    translator: Callable[[Job, Outcome], Translator]
+
+
+ENDPOINTS = {
+    "/v1/chat/completions": Endpoint(openai_requests.parse_chat, OpenAiTranslator),
+    "/v1/completions": Endpoint(openai_requests.parse_completion, OpenAiTranslator),
+    "/api/chat": Endpoint(ollama_requests.parse_chat, OllamaTranslator),
+    "/api/generate": Endpoint(ollama_requests.parse_generate, OllamaTranslator),
+}

@@ -1,0 +1,78 @@
+"""Answers of `/api/chat` and `/api/generate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from edgekit.gateway.job import Job
+from edgekit.gateway.outcome import Outcome
+from edgekit.gateway.problems import ApiError, Surface, render_problem
+from edgekit.gateway.surfaces.translator import encode, timestamp
+
+
+class OllamaTranslator:
+    """Ollama's lines: text as it comes, tool calls whole, counts and durations on the last."""
+
+    def __init__(self, job: Job, outcome: Outcome) -> None:
+        self.content_type = "application/x-ndjson" if job.stream else "application/json"
+        self._job = job
+        self._outcome = outcome
+        self._chat = job.endpoint == "/api/chat"
+        self._calls: dict[int, dict[str, str]] = {}
+
+    def event(self, event: dict[str, Any], text: str) -> bytes:
+        for choice in event.get("choices") or ():
+            self._collect((choice.get("delta") or {}).get("tool_calls") or ())
+        return self._line(text, {"done": False}) if text else b""
+
+    def last(self) -> bytes:
+        lines = b""
+        if self._calls:
+            lines = self._line("", {"done": False}, calls=True)
+        return lines + self._line("", self._final())
+
+    def whole(self, answer: dict[str, Any], text: str) -> bytes:
+        message = answer["choices"][0].get("message") or {}
+        self._collect(message.get("tool_calls") or ())
+        return self._line(text, self._final(), calls=True)
+
+    def broken(self, error: ApiError) -> bytes:
+        return render_problem(error, Surface.OLLAMA) + b"\n"
+
+    def _collect(self, calls: Any) -> None:
+        """Put the pieces of streamed tool calls together, by index."""
+        for position, call in enumerate(calls):
+            kept = self._calls.setdefault(
+                call.get("index", position), {"name": "", "arguments": ""}
+            )
+            function = call.get("function") or {}
+            kept["name"] += function.get("name") or ""
+            kept["arguments"] += function.get("arguments") or ""
+
+    def _line(self, text: str, rest: Mapping[str, Any], *, calls: bool = False) -> bytes:
+        line: dict[str, Any] = {"model": self._job.asked_name, "created_at": timestamp()}
+        if self._chat:
+            line["message"] = {"role": "assistant", "content": text}
+            if calls and self._calls:
+                line["message"]["tool_calls"] = [
+                    {"function": {"name": c["name"], "arguments": _arguments(c["arguments"])}}
+                    for _, c in sorted(self._calls.items())
+                ]
+        else:
+            line["response"] = text
+        return encode({**line, **rest}) + b"\n"
+
+    def _final(self) -> dict[str, Any]:
+        reason = "length" if self._outcome.finish_reason == "length" else "stop"
+        return {"done": True, "done_reason": reason, **self._outcome.durations()}
+
+
+def _arguments(text: str) -> Any:
+    """Arguments as an object; a model that wrote no JSON object gets its text shown as it is."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        return {"_raw": text}
+    return value if isinstance(value, dict) else {"_raw": text}

@@ -1,0 +1,40 @@
+"""What every surface's translator promises, and what they share."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Protocol
+
+from edgekit.gateway.problems import ApiError
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+
+
+def encode(value: object) -> bytes:
+    """Compact UTF-8 JSON; what UTF-8 cannot carry (half a surrogate pair) is replaced."""
+    return _encode(value).encode("utf-8", errors="replace")
+
+
+class Translator(Protocol):
+    """Turns the engine's events into one surface's bytes."""
+
+    content_type: str
+
+    def event(self, event: dict[str, Any], text: str) -> bytes:
+        """Bytes to send for an event that carries `text`; may be none."""
+
+    def last(self) -> bytes:
+        """The bytes that close a good stream; the response record is durable before them."""
+
+    def whole(self, answer: dict[str, Any], text: str) -> bytes:
+        """The body for a request that did not ask for a stream."""
+
+    def broken(self, error: ApiError) -> bytes:
+        """The bytes that end a stream which cannot be finished."""
+
+
+def timestamp() -> str:
+    """Now, as Ollama writes it: RFC 3339, UTC."""
+    seconds, fraction = divmod(time.time_ns(), 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{fraction:09d}Z"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit.core.appliance import Appliance, ServedModel
@@ -14,6 +14,7 @@ from edgekit.gateway.problems import ApiError, bad_field, model_not_found
 MAX_NAME_CHARS = 200
 MAX_MESSAGES = 1000
 MAX_PARTS = 64
+MAX_TEXT_CHARS = 1 << 22
 MAX_TOOL_CALLS = 64
 SEED_LIMIT = 2**53
 CHAT_TARGET = "/v1/chat/completions"
@@ -29,7 +30,10 @@ ROLES = {
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One generation. `target` and `body` go to the engine; `prompt` is what gets digested."""
+    """One generation. `target` and `body` go to the engine; `prompt` is what gets digested.
+
+    `echo` are fields of the request that the answer repeats (`/v1/responses` alone does that).
+    """
 
     endpoint: str
     model: ServedModel
@@ -40,6 +44,7 @@ class Job:
     body: Mapping[str, Any]
     params: Mapping[str, Any]
     prompt: bytes
+    echo: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_model(appliance: Appliance, name: str) -> ServedModel:
@@ -88,8 +93,8 @@ def take_sampling(body: Body, context: int) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def take_content(value: Any, path: str) -> str:
-    """A message's text: a string, or text parts joined by newlines. Media are refused."""
+def take_text_parts(value: Any, path: str, kinds: frozenset[str] = frozenset({"text"})) -> str:
+    """A message's text: a string, or parts of these kinds joined by newlines. Media are refused."""
     if isinstance(value, str):
         return value
     if not isinstance(value, list) or len(value) > MAX_PARTS:
@@ -98,14 +103,15 @@ def take_content(value: Any, path: str) -> str:
     for index, part in enumerate(value):
         reader = Body(part, f"{path}[{index}]")
         kind = reader.text("type", max_chars=40)
-        if kind != "text":
+        if kind not in kinds:
             raise ApiError(
                 400,
                 "unsupported_content",
                 f"{path}[{index}]: only text parts are supported",
                 param=path,
             )
-        texts.append(reader.text("text", max_chars=1 << 22))
+        texts.append(reader.text("text", max_chars=MAX_TEXT_CHARS))
+        reader.ignore(frozenset({"annotations", "logprobs", "cache_control", "citations"}))
         reader.finish()
     return "\n".join(texts)
 

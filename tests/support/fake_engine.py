@@ -15,7 +15,18 @@ from typing import Any
 import h11
 
 WORDS = ("edge", "kit", " answers", " in", " words", " é", "✓", ".")
-TRICKS = ("die-midstream", "die-early", "error-midstream", "hang", "no-end", "not-json")
+TRICKS = (
+    "die-midstream",
+    "die-early",
+    "error-midstream",
+    "hang",
+    "no-end",
+    "not-json",
+    "call-a-tool",
+    "think-first",
+)
+THOUGHT = ("let me", " think")
+CALL = {"name": "look_up", "arguments": '{"place": "bridge"}'}
 CONTEXT = 512
 
 
@@ -123,10 +134,14 @@ class FakeEngine:
             await asyncio.sleep(3600)
         wanted = request.get("max_tokens", 16)
         words = [WORDS[i % len(WORDS)] for i in range(min(wanted, 16 if wanted > 200 else wanted))]
+        if trick == "call-a-tool":
+            words = []
         finish = "length" if len(words) == wanted else "stop"
         for text in request.get("stop", []):
             if text in "".join(words):
                 words, finish = ["".join(words).partition(text)[0]], "stop"
+        if trick == "call-a-tool":
+            finish = "tool_calls"
         ending = {"usage": _usage(count, len(words)), "timings": _timings(count, len(words))}
         if request.get("stream"):
             await self._stream(chat, words, finish, ending, request, trick, sender)
@@ -137,7 +152,7 @@ class FakeEngine:
             text = "".join(words)
             choice = {"finish_reason": finish, "index": 0}
             choice |= (
-                {"message": {"role": "assistant", "content": text}}
+                {"message": {"role": "assistant", "content": text, **_extras(trick)}}
                 if chat
                 else {"text": text, "logprobs": None}
             )
@@ -164,6 +179,8 @@ class FakeEngine:
 
         if chat:
             await chunk({"role": "assistant", "content": None}, None, {})
+        for piece in _extra_deltas(trick):
+            await chunk(piece, None, {})
         for number, word in enumerate(words):
             if self.delay_s:
                 await asyncio.sleep(self.delay_s)
@@ -185,6 +202,31 @@ class FakeEngine:
             await sender.event({"choices": [], **marks, **ending})
         await sender.part("data: [DONE]\n\n")
         await sender.end()
+
+
+def _extras(trick: str) -> dict[str, Any]:
+    """What a whole message has beside its text."""
+    if trick == "think-first":
+        return {"reasoning_content": "".join(THOUGHT)}
+    if trick == "call-a-tool":
+        return {"tool_calls": [{"type": "function", "function": CALL, "id": "fake1"}]}
+    return {}
+
+
+def _extra_deltas(trick: str) -> list[dict[str, Any]]:
+    """The same as the engine streams it: name first, then the arguments in pieces."""
+    if trick == "think-first":
+        return [{"reasoning_content": text} for text in THOUGHT]
+    if trick != "call-a-tool":
+        return []
+    first = {"name": CALL["name"], "arguments": ""}
+    text = CALL["arguments"]
+    calls: list[dict[str, Any]] = [
+        {"index": 0, "id": "fake1", "type": "function", "function": first},
+        {"index": 0, "function": {"arguments": text[:9]}},
+        {"index": 0, "function": {"arguments": text[9:]}},
+    ]
+    return [{"tool_calls": [call]} for call in calls]
 
 
 class _Sender:

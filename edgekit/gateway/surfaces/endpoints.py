@@ -9,10 +9,17 @@ from edgekit.core.appliance import Appliance
 from edgekit.gateway.body import Body
 from edgekit.gateway.job import Job
 from edgekit.gateway.outcome import Outcome
-from edgekit.gateway.surfaces import ollama_requests, openai_requests
+from edgekit.gateway.surfaces import (
+    anthropic_requests,
+    ollama_requests,
+    openai_requests,
+    responses_requests,
+)
+from edgekit.gateway.surfaces.anthropic_answers import AnthropicTranslator
 from edgekit.gateway.surfaces.ollama_answers import OllamaTranslator
 from edgekit.gateway.surfaces.ollama_requests import LoadRequest
 from edgekit.gateway.surfaces.openai_answers import OpenAiTranslator
+from edgekit.gateway.surfaces.responses_answers import ResponsesTranslator
 from edgekit.gateway.surfaces.translator import Translator
 
 
@@ -27,6 +34,8 @@ class Endpoint:
 ENDPOINTS = {
     "/v1/chat/completions": Endpoint(openai_requests.parse_chat, OpenAiTranslator),
     "/v1/completions": Endpoint(openai_requests.parse_completion, OpenAiTranslator),
+    "/v1/responses": Endpoint(responses_requests.parse_responses, ResponsesTranslator),
+    "/v1/messages": Endpoint(anthropic_requests.parse_messages, AnthropicTranslator),
     "/api/chat": Endpoint(ollama_requests.parse_chat, OllamaTranslator),
     "/api/generate": Endpoint(ollama_requests.parse_generate, OllamaTranslator),
 }

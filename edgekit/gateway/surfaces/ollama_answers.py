@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from edgekit.gateway.job import Job
 from edgekit.gateway.outcome import Outcome
 from edgekit.gateway.problems import ApiError, Surface, render_problem
-from edgekit.gateway.surfaces.translator import encode, timestamp
+from edgekit.gateway.surfaces.translator import encode, read_arguments, timestamp
 
 
 class OllamaTranslator:
@@ -57,7 +56,7 @@ class OllamaTranslator:
             line["message"] = {"role": "assistant", "content": text}
             if calls and self._calls:
                 line["message"]["tool_calls"] = [
-                    {"function": {"name": c["name"], "arguments": _arguments(c["arguments"])}}
+                    {"function": {"name": c["name"], "arguments": read_arguments(c["arguments"])}}
                     for _, c in sorted(self._calls.items())
                 ]
         else:
@@ -67,12 +66,3 @@ class OllamaTranslator:
     def _final(self) -> dict[str, Any]:
         reason = "length" if self._outcome.finish_reason == "length" else "stop"
         return {"done": True, "done_reason": reason, **self._outcome.durations()}
-
-
-def _arguments(text: str) -> Any:
-    """Arguments as an object; a model that wrote no JSON object gets its text shown as it is."""
-    try:
-        value = json.loads(text or "{}")
-    except ValueError:
-        return {"_raw": text}
-    return value if isinstance(value, dict) else {"_raw": text}

@@ -12,6 +12,7 @@ from edgekit.gateway.job import (
     CHAT_TARGET,
     MAX_MESSAGES,
     MAX_NAME_CHARS,
+    MAX_TEXT_CHARS,
     MAX_TOOL_CALLS,
     SEED_LIMIT,
     TEXT_TARGET,
@@ -51,8 +52,6 @@ IGNORED_OPTIONS = frozenset(
     }
 )
 """Options about loading, which the plan fixed at install time, or that engines have dropped."""
-
-MAX_TEXT = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +95,10 @@ def parse_chat(body: Body, appliance: Appliance) -> Job | LoadRequest:
 def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
     """An `/api/generate` body. Raises ApiError."""
     name, model, stream, unload = _start(body, appliance)
-    prompt = body.text("prompt", max_chars=MAX_TEXT, default="")
+    prompt = body.text("prompt", max_chars=MAX_TEXT_CHARS, default="")
     if not prompt:
         return LoadRequest(model, name, unload, chat=False)
-    system = body.text("system", max_chars=MAX_TEXT, default="")
+    system = body.text("system", max_chars=MAX_TEXT_CHARS, default="")
     raw = body.flag("raw", default=False)
     fields = _options(body, model.context)
     response_format = _format(body)
@@ -155,7 +154,7 @@ def _no_images(body: Body) -> None:
 def _message(reader: Body) -> dict[str, Any]:
     message: dict[str, Any] = {
         "role": take_role(reader),
-        "content": reader.text("content", max_chars=MAX_TEXT, default=""),
+        "content": reader.text("content", max_chars=MAX_TEXT_CHARS, default=""),
     }
     _no_images(reader)
     calls = reader.items("tool_calls", max_items=MAX_TOOL_CALLS)

@@ -16,9 +16,9 @@ from edgekit.gateway.job import (
     audit_params,
     digest_input,
     find_model,
-    take_content,
     take_role,
     take_sampling,
+    take_text_parts,
 )
 from edgekit.gateway.problems import bad_field
 
@@ -39,6 +39,7 @@ IGNORED = frozenset(
 """Fields clients send that change nothing here and are accepted without effect."""
 
 MAX_TOOLS = 128
+MAX_ARGUMENTS_CHARS = 1 << 20
 
 
 def parse_chat(body: Body, appliance: Appliance) -> Job:
@@ -130,7 +131,9 @@ def _message(reader: Body) -> dict[str, Any]:
     content = reader.raw("content")
     if content is None and not (calls and message["role"] == "assistant"):
         raise bad_field(reader.name("content"), "is required")
-    message["content"] = None if content is None else take_content(content, reader.name("content"))
+    message["content"] = (
+        None if content is None else take_text_parts(content, reader.name("content"))
+    )
     if calls:
         path = reader.name("tool_calls")
         message["tool_calls"] = [_tool_call(Body(c, f"{path}[{i}]")) for i, c in enumerate(calls)]
@@ -153,7 +156,7 @@ def _tool_call(reader: Body) -> dict[str, Any]:
         "type": "function",
         "function": {
             "name": function.text("name", max_chars=200),
-            "arguments": function.text("arguments", max_chars=1 << 20),
+            "arguments": function.text("arguments", max_chars=MAX_ARGUMENTS_CHARS),
         },
     }
     reader.only("type", "function", why="must be function")
@@ -171,9 +174,9 @@ def _chat_extras(body: Body) -> dict[str, Any]:
         "top_logprobs": body.integer("top_logprobs", 0, 20),
         "logit_bias": _logit_bias(body),
         "tools": _tools(body),
-        "tool_choice": _tool_choice(body),
+        "tool_choice": check_tool_choice(body.raw("tool_choice")),
         "parallel_tool_calls": body.raw("parallel_tool_calls"),
-        "response_format": _response_format(body),
+        "response_format": check_response_format(body.capped("response_format", dict)),
     }
     if not isinstance(fields["parallel_tool_calls"], bool | None):
         raise bad_field("parallel_tool_calls", "must be a boolean")
@@ -202,8 +205,8 @@ def _tools(body: Body) -> list[Any] | None:
     return tools or None
 
 
-def _tool_choice(body: Body) -> Any:
-    choice = body.raw("tool_choice")
+def check_tool_choice(choice: Any) -> Any:
+    """Chat's `tool_choice` as it is, or None for none. Raises ApiError."""
     if choice is None or choice in ("none", "auto", "required"):
         return choice
     if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
@@ -213,8 +216,8 @@ def _tool_choice(body: Body) -> Any:
     raise bad_field("tool_choice", "must be none, auto, required or a function")
 
 
-def _response_format(body: Body) -> dict[str, Any] | None:
-    table = body.capped("response_format", dict)
+def check_response_format(table: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Chat's `response_format` as it is; None for plain text. Raises ApiError."""
     if table is None or table.get("type") == "text":
         return None
     if table.get("type") == "json_object" and set(table) <= {"type", "schema"}:

@@ -38,3 +38,12 @@ def timestamp() -> str:
     """Now, as Ollama writes it: RFC 3339, UTC."""
     seconds, fraction = divmod(time.time_ns(), 1_000_000_000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{fraction:09d}Z"
+
+
+def read_arguments(text: str) -> dict[str, Any]:
+    """Arguments as an object; a model that wrote no JSON object gets its text shown as it is."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        return {"_raw": text}
+    return value if isinstance(value, dict) else {"_raw": text}

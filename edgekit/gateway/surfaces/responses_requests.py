@@ -1,0 +1,209 @@
+"""`/v1/responses` request bodies to jobs: stateless, translated to the engine's chat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgekit.core.appliance import Appliance
+from edgekit.gateway.body import Body
+from edgekit.gateway.job import (
+    CHAT_TARGET,
+    MAX_MESSAGES,
+    MAX_NAME_CHARS,
+    MAX_TEXT_CHARS,
+    Job,
+    audit_params,
+    digest_input,
+    find_model,
+    take_role,
+    take_text_parts,
+)
+from edgekit.gateway.problems import ApiError, bad_field
+from edgekit.gateway.surfaces.openai_requests import (
+    MAX_ARGUMENTS_CHARS,
+    MAX_TOOLS,
+    check_response_format,
+    check_tool_choice,
+)
+
+IGNORED = frozenset(
+    {
+        "include",
+        "max_tool_calls",
+        "metadata",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "stream_options",
+        "truncation",
+        "user",
+    }
+)
+"""Accepted without effect: nothing is stored, and nothing is cut from a prompt unasked."""
+
+TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
+
+
+def parse_responses(body: Body, appliance: Appliance) -> Job:
+    """A `/v1/responses` body. Raises ApiError."""
+    name = body.text("model", max_chars=MAX_NAME_CHARS)
+    model = find_model(appliance, name)
+    _only_stateless(body)
+    instructions = body.text("instructions", max_chars=MAX_TEXT_CHARS, default="")
+    messages = _input(body)
+    if instructions:
+        messages.insert(0, {"role": "system", "content": instructions})
+    asked = {
+        "max_output_tokens": body.integer("max_output_tokens", 1, model.context),
+        "temperature": body.number("temperature", 0, 2),
+        "top_p": body.number("top_p", 0, 1),
+        "tools": _tools(body),
+        "tool_choice": _tool_choice(body),
+        "parallel_tool_calls": body.flag("parallel_tool_calls", default=True),
+        "text": _text_format(body),
+    }
+    fields = _engine_fields(asked, model.context)
+    _ignore_reasoning(body)
+    stream = body.flag("stream", default=False)
+    body.only("top_logprobs", 0, why="is not supported here; use /v1/chat/completions")
+    body.ignore(IGNORED)
+    body.finish()
+    return Job(
+        endpoint="/v1/responses",
+        model=model,
+        asked_name=name,
+        stream=stream,
+        include_usage=True,
+        target=CHAT_TARGET,
+        body={"messages": messages, **fields},
+        params=audit_params(fields),
+        prompt=digest_input(messages),
+        echo={"instructions": instructions or None, **asked},
+    )
+
+
+def _only_stateless(body: Body) -> None:
+    why = "needs stored responses; this appliance keeps none: send the whole conversation as input"
+    for key in ("previous_response_id", "conversation", "prompt"):
+        if body.raw(key) is not None:
+            raise ApiError(400, "unsupported", f"{key}: {why}", param=key)
+    body.only("background", False, why="only false is supported")
+
+
+def _input(body: Body) -> list[dict[str, Any]]:
+    value = body.raw("input")
+    if isinstance(value, str) and value:
+        return [{"role": "user", "content": value}]
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_MESSAGES:
+        raise bad_field("input", f"must be a text or 1 to {MAX_MESSAGES} items")
+    messages: list[dict[str, Any]] = []
+    for index, item in enumerate(value):
+        _add_item(messages, Body(item, f"input[{index}]"))
+    return messages
+
+
+def _add_item(messages: list[dict[str, Any]], reader: Body) -> None:
+    kind = reader.text("type", max_chars=60, default="message")
+    reader.ignore(frozenset({"id", "status"}))
+    if kind == "message":
+        role = take_role(reader)
+        text = take_text_parts(reader.raw("content"), reader.name("content"), TEXT_PARTS)
+        messages.append({"role": role, "content": text})
+    elif kind == "function_call":
+        _add_call(messages, reader)
+    elif kind == "function_call_output":
+        call_id = reader.text("call_id", max_chars=200)
+        output = take_text_parts(reader.raw("output"), reader.name("output"), TEXT_PARTS)
+        messages.append({"role": "tool", "tool_call_id": call_id, "content": output})
+    elif kind == "reasoning":
+        reader.ignore(frozenset({"summary", "content", "encrypted_content"}))
+    else:
+        raise ApiError(
+            400, "unsupported_content", f"{reader.name('type')}: not supported", param="input"
+        )
+    reader.finish()
+
+
+def _add_call(messages: list[dict[str, Any]], reader: Body) -> None:
+    """Calls that follow each other belong to one assistant message."""
+    call = {
+        "id": reader.text("call_id", max_chars=200),
+        "type": "function",
+        "function": {
+            "name": reader.text("name", max_chars=200),
+            "arguments": reader.text("arguments", max_chars=MAX_ARGUMENTS_CHARS),
+        },
+    }
+    last = messages[-1] if messages else {}
+    if last.get("role") == "assistant" and "tool_calls" in last:
+        last["tool_calls"].append(call)
+    else:
+        messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+
+
+def _tools(body: Body) -> list[Any]:
+    """Functions, as this API writes them: flat. Tools that OpenAI runs itself are refused."""
+    tools: list[Any] = body.capped("tools", list, max_bytes=256 << 10) or []
+    if len(tools) > MAX_TOOLS:
+        raise bad_field("tools", f"must be at most {MAX_TOOLS}")
+    for index, tool in enumerate(tools):
+        if not isinstance(tool, dict) or tool.get("type") != "function":
+            raise bad_field(f"tools[{index}]", "must be a function: no other tool exists here")
+        if not isinstance(tool.get("name"), str) or len(tool["name"]) > 200:
+            raise bad_field(f"tools[{index}].name", "must be a name of at most 200 characters")
+    return tools
+
+
+def _tool_choice(body: Body) -> Any:
+    choice = body.raw("tool_choice")
+    if isinstance(choice, dict) and set(choice) == {"type", "name"}:
+        checked = check_tool_choice({"type": "function", "function": {"name": choice["name"]}})
+        return {"type": "function", "name": checked["function"]["name"]}
+    return check_tool_choice(choice) or "auto"
+
+
+def _text_format(body: Body) -> dict[str, Any]:
+    text = body.table("text")
+    if text is None:
+        return {"format": {"type": "text"}}
+    wanted = text.capped("format", dict) or {"type": "text"}
+    text.ignore(frozenset({"verbosity"}))
+    text.finish()
+    check_response_format(_chat_format(wanted))
+    return {"format": wanted}
+
+
+def _chat_format(wanted: dict[str, Any]) -> dict[str, Any]:
+    """This API's flat schema format as chat's nested one."""
+    if wanted.get("type") != "json_schema":
+        return wanted
+    return {"type": "json_schema", "json_schema": {k: v for k, v in wanted.items() if k != "type"}}
+
+
+def _engine_fields(asked: dict[str, Any], context: int) -> dict[str, Any]:
+    choice = asked["tool_choice"]
+    if isinstance(choice, dict):
+        choice = {"type": "function", "function": {"name": choice["name"]}}
+    tools = [
+        {"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}}
+        for tool in asked["tools"]
+    ]
+    fields = {
+        "max_tokens": asked["max_output_tokens"] or context,
+        "temperature": asked["temperature"],
+        "top_p": asked["top_p"],
+        "tools": tools or None,
+        "tool_choice": choice if tools else None,
+        "parallel_tool_calls": asked["parallel_tool_calls"] if tools else None,
+        "response_format": check_response_format(_chat_format(asked["text"]["format"])),
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _ignore_reasoning(body: Body) -> None:
+    reasoning = body.table("reasoning")
+    if reasoning is not None:
+        reasoning.ignore(frozenset({"effort", "summary", "generate_summary"}))
+        reasoning.finish()

@@ -5,7 +5,8 @@ says what was found, what was needed, and where one exists the command to run ne
 case without a full stop. Low-level exceptions are translated where they arise, never further up.
 
     EdgekitError
-    |- FormatError 10: RecipeError 11, LockError 12, SetShapeError 13, WeightsError 14
+    |- FormatError 10: RecipeError 11, LockError 12, SetShapeError 13, WeightsError 14,
+    |                  ConfigError 15
     |- TrustError 20: SignatureError 21, DigestError 22, RollbackError 23, FingerprintError 24
     |- HostError 30: IncompatibleHostError 31, InsufficientError 32, MissingToolError 33,
     |                PrivilegeError 34, PortInUseError 35
@@ -89,6 +90,13 @@ class WeightsError(FormatError):
 
     exit_code = ExitCode.MODEL_FORMAT
     slug = "weights"
+
+
+class ConfigError(FormatError):
+    """The site's configuration is wrong; `where` is file, key and line."""
+
+    exit_code = ExitCode.CONFIG
+    slug = "config"
 
 
 class TrustError(EdgekitError):

@@ -27,6 +27,8 @@ class ExitCode(IntEnum):
     """a file of the set is missing, foreign, or has the wrong size"""
     MODEL_FORMAT = 14
     """a weights file is malformed or of a refused kind"""
+    CONFIG = 15
+    """the site's configuration is wrong: the message names file, key and line"""
 
     TRUST = 20
     """nothing on this host says whom to trust, or the trust state is unusable"""

@@ -1,4 +1,4 @@
-"""Write the reference pages that are derived from code: exit codes and command help.
+"""Write the reference pages that are derived from code: exit codes, commands, configuration.
 
 `python -m tools.generate_docs` writes them; with `--check` nothing is written, and the exit status
 is 1 when a page differs from what would be written.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,10 @@ import typer
 
 from edgekit import errors
 from edgekit.cli.app import build_app
+from edgekit.core.config_rules import keys_of
+from edgekit.core.site_config import SCHEMA, TABLES, render_value
 from edgekit.errors import EdgekitError
+from edgekit.exit_codes import ExitCode
 
 ROOT = Path(__file__).resolve().parent.parent
 EXIT_CODES = ROOT / "edgekit/exit_codes.py"
@@ -51,6 +55,25 @@ Results go to stdout, progress and messages to stderr. Exit codes: [exit-codes.m
 """
 
 
+_CONFIG_HEAD = """\
+# Site configuration
+
+`/etc/edgekit/edgekit.toml` holds what an operator decides on one host. It is not part of a release:
+upgrades, rollbacks and repairs read it and never write it. Without the file every key has its
+default. Unknown keys, wrong types and values out of range are refused with file, key and line (exit
+code {code}); a daemon that finds such a file does not start, and says so in its journal.
+
+    edgekit config check            # before it takes effect
+    edgekit config show             # every key with the value in force
+
+The file begins with `schema = {schema}`. A later edgekit reads older schemas and leaves the file as
+it is, so that going back to the release before still finds the file it knows. The file must be
+readable for all and writable for root alone (mode 0644): it holds no secrets, and the daemons read
+it as users of their own.
+
+"""
+
+
 def main() -> int:
     """Write or check the pages; 1 when `--check` finds one out of date."""
     parser = argparse.ArgumentParser(description="write the generated reference pages")
@@ -68,6 +91,7 @@ def pages() -> dict[str, str]:
     return {
         "docs/reference/exit-codes.md": render_exit_codes(documented_exit_codes()),
         "docs/reference/cli.md": render_cli(),
+        "docs/reference/config.md": render_config(),
     }
 
 
@@ -138,6 +162,22 @@ def render_cli() -> str:
     parts = [_NOTE, _CLI_HEAD]
     for path, text in _help_texts(typer.main.get_command(build_app()), None, "edgekit"):
         parts.append(f"## {path}\n\n```text\n{text}\n```\n\n")
+    return "".join(parts).rstrip("\n") + "\n"
+
+
+def render_config() -> str:
+    """The page of the site configuration, from the classes that read it."""
+    head = _CONFIG_HEAD.replace("{code}", str(int(ExitCode.CONFIG)))
+    parts = [_NOTE, head.replace("{schema}", str(SCHEMA))]
+    for name, kind in TABLES:
+        parts.append(f"## `[{name}]`\n\n{inspect.getdoc(kind)}\n\n")
+        parts.append("| key | type | allowed | default | meaning |\n")
+        parts.append("| --- | --- | --- | --- | --- |\n")
+        for key in keys_of(kind):
+            default = f"`{render_value(key.default)}`"
+            cells = (f"`{key.name}`", key.rule.kind, key.rule.allowed, default, key.meaning)
+            parts.append("| " + " | ".join(cells) + " |\n")
+        parts.append("\n")
     return "".join(parts).rstrip("\n") + "\n"
 
 

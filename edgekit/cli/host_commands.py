@@ -17,10 +17,13 @@ from edgekit.cli.app import (
 )
 from edgekit.cli.progress import progress_listener
 from edgekit.cli.report import format_bytes, render_json
-from edgekit.core.host_layout import DEFAULT_LISTEN, HostLayout
+from edgekit.core.host_layout import HostLayout
 
 ListenOption = Annotated[
-    str, typer.Option("--listen", help="Address and port of the API; loopback unless said.")
+    str | None,
+    typer.Option(
+        "--listen", help="Address and port of the API, where the site's configuration has none."
+    ),
 ]
 
 
@@ -51,7 +54,7 @@ def plan(
     root: RootOption = HostLayout.HOST,
     fingerprint: FingerprintOption = None,
     insecure_developer_root: DeveloperOption = False,
-    listen: ListenOption = DEFAULT_LISTEN,
+    listen: ListenOption = None,
     profile: ProfileOption = None,
     host: HostOption = None,
     json_: JsonOption = False,
@@ -100,7 +103,7 @@ def install(
     root: RootOption = HostLayout.HOST,
     fingerprint: FingerprintOption = None,
     insecure_developer_root: DeveloperOption = False,
-    listen: ListenOption = DEFAULT_LISTEN,
+    listen: ListenOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as plan.")] = False,
     insecure_downgrade: Annotated[
         str | None,

@@ -7,12 +7,13 @@ verified content and the plan; the daemons trust it as they trust their own prog
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgekit.core.digest import Digest
 from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN
+from edgekit.core.site_config import SiteConfig
 from edgekit.core.strict_json import parse_strict
 
 SCHEMA = "edgekit.appliance/1"
@@ -85,6 +86,15 @@ class Appliance:
     def engine(self, name: str) -> EngineSettings:
         """Settings of one engine. Raises KeyError: names come from this same file."""
         return next(engine for engine in self.engines if engine.name == name)
+
+
+def at_site(appliance: Appliance, site: SiteConfig) -> Appliance:
+    """The appliance as this site runs it: what the site decided goes over what the plan said."""
+    engines = tuple(
+        replace(engine, start_timeout_s=site.engine.start_timeout_s or engine.start_timeout_s)
+        for engine in appliance.engines
+    )
+    return replace(appliance, listen=site.server.listen or appliance.listen, engines=engines)
 
 
 def encode_appliance(appliance: Appliance) -> bytes:

@@ -66,6 +66,11 @@ class HostLayout:
         return self.root / "etc/edgekit"
 
     @property
+    def site_config(self) -> Path:
+        """What the operator decided; absent when everything has its default."""
+        return self.configuration / "edgekit.toml"
+
+    @property
     def api_keys(self) -> Path:
         """Hashed API keys."""
         return self.configuration / "api-keys.json"

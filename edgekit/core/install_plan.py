@@ -269,6 +269,7 @@ def _units(
         "APPLIANCE": str(generation / "appliance.json"),
         "LISTEN": appliance.listen,
         "API_KEYS": str(layout.api_keys),
+        "CONFIG": str(layout.site_config),
         "AUDIT_SOCKET": appliance.audit_socket,
         "BLOBS": str(layout.state / "blobs"),
         "ENGINES": " ".join(f"edgekit-engine@{e.name}.service" for e in appliance.engines),

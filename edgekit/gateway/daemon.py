@@ -18,7 +18,8 @@ from pathlib import Path
 import uvicorn
 
 from edgekit.core.api_keys import parse_keys
-from edgekit.core.appliance import parse_appliance
+from edgekit.core.appliance import at_site, parse_appliance
+from edgekit.core.site_config import SiteConfig
 from edgekit.errors import EdgekitError, FormatError, HostError, PortInUseError, TrustError
 from edgekit.exit_codes import ExitCode
 from edgekit.gateway.app import Gateway
@@ -26,6 +27,7 @@ from edgekit.gateway.guard import split_host
 from edgekit.gateway.http import MAX_HEADER_BYTES
 from edgekit.system.host_secret import SECRET_BYTES, ensure_secret
 from edgekit.system.notify import notify, watchdog_interval
+from edgekit.system.site_config import load_site_config
 
 FIRST_INHERITED_FD = 3
 MAX_CONNECTIONS = 1024
@@ -38,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     try:
-        appliance = parse_appliance(_read(options.appliance))
+        site = load_site_config(options.config) if options.config else SiteConfig()
+        appliance = at_site(parse_appliance(_read(options.appliance)), site)
         ring = parse_keys(_read(options.keys or _credential("api-keys")))
         if not ring.keys and not _is_loopback(appliance.listen):
             raise TrustError(
@@ -47,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 hint="edgekit install SET",
             )
         sock = inherited_socket(os.environ) or _own_socket(appliance.listen)
-        gateway = Gateway(appliance, ring, _hmac_key(os.environ), options.allow_host)
+        hosts = (*options.allow_host, *site.server.allowed_hosts)
+        gateway = Gateway(appliance, ring, _hmac_key(os.environ), hosts)
     except EdgekitError as error:
         parts = [error.message, *(f"{k}: {v}" for k, v in error.details().items())]
         print("edgekit-gateway: " + "; ".join(parts), file=sys.stderr, flush=True)
@@ -117,6 +121,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--appliance", type=Path, required=True, help="appliance.json")
     parser.add_argument(
         "--keys", type=Path, help="API keys file (default: $CREDENTIALS_DIRECTORY/api-keys)"
+    )
+    parser.add_argument(
+        "--config", type=Path, help="the site's configuration (default: every key's default)"
     )
     parser.add_argument(
         "--allow-host",

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgekit.core.api_keys import ID_BYTES, SECRET_BYTES, KeyRing, encode_keys, make_api_key
 from edgekit.core.appliance import MAX_BYTES as MAX_APPLIANCE_BYTES
-from edgekit.core.appliance import Appliance, parse_appliance
+from edgekit.core.appliance import Appliance, at_site, parse_appliance
 from edgekit.core.fields import Fields
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.strict_json import parse_strict
@@ -20,6 +20,7 @@ from edgekit.system.audit_client import append_event
 from edgekit.system.audit_log import append_offline
 from edgekit.system.files import durable_write, read_bounded
 from edgekit.system.generations import current_generation
+from edgekit.system.site_config import load_site_config
 
 RECEIPT = "receipt.json"
 MAX_KEY_BYTES = 1000
@@ -43,9 +44,10 @@ def audit_event(layout: HostLayout, record: dict[str, str]) -> None:
 
 
 def load_appliance(layout: HostLayout, generation: str) -> Appliance:
-    """Settings of an installed generation. Raises HostError or FormatError."""
+    """Settings of an installed generation at this site. Raises HostError or FormatError."""
     path = layout.generation(generation) / "appliance.json"
-    return parse_appliance(read_bounded(path, MAX_APPLIANCE_BYTES, "appliance.json"))
+    appliance = parse_appliance(read_bounded(path, MAX_APPLIANCE_BYTES, "appliance.json"))
+    return at_site(appliance, load_site_config(layout.site_config))
 
 
 def require_generation(layout: HostLayout) -> str:

@@ -7,14 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekit.core import trust
+from edgekit.core.config_rules import is_address
 from edgekit.core.digest import Digest
 from edgekit.core.events import Listener
 from edgekit.core.facts import HostReport
 from edgekit.core.host_layout import DEFAULT_LISTEN, HostLayout
 from edgekit.core.install_plan import InstallPlan, plan_install
 from edgekit.core.planner import check_compatible, select_all
-from edgekit.errors import PrivilegeError, TrustError
-from edgekit.operations.host_records import audit_event, end_marker, is_committed, read_marker
+from edgekit.errors import ConfigError, PrivilegeError, TrustError
+from edgekit.operations.host_records import (
+    audit_event,
+    end_marker,
+    is_committed,
+    load_appliance,
+    read_marker,
+)
 from edgekit.operations.host_trust import trust_for_install
 from edgekit.operations.installation import Installation, Receipt
 from edgekit.operations.probe import probe_host
@@ -26,6 +33,7 @@ from edgekit.system.clock import wall_clock
 from edgekit.system.files import exclusive_lock
 from edgekit.system.resources import read_unit_templates
 from edgekit.system.services import check_port_free
+from edgekit.system.site_config import load_site_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,8 @@ class InstallOptions:
 
     folders: tuple[Path, ...]
     layout: HostLayout
-    listen: str = DEFAULT_LISTEN
+    listen: str | None = None
+    """Address and port asked for on the command line; `listen_address` decides."""
     fingerprint: str | None = None
     insecure_developer: bool = False
     report: HostReport | None = None
@@ -42,6 +51,28 @@ class InstallOptions:
     """Why an older release is let in; None refuses one."""
     now: int = field(default_factory=wall_clock)
     """What the clock says, in Unix seconds."""
+
+    def listen_address(self) -> str:
+        """The configuration's address, else the one asked for, else what serves now, else 11434.
+
+        Raises ConfigError when the one asked for is none, or not the configuration's.
+        """
+        asked, site = self.listen, load_site_config(self.layout.site_config).server.listen
+        if asked is not None and not is_address(asked):
+            raise ConfigError("malformed listen address", found=asked, needed="ADDRESS:PORT")
+        if asked and site and asked != site:
+            raise ConfigError(
+                "the site's configuration says another address",
+                where=str(self.layout.site_config),
+                found=f"listen = {site}",
+                needed=asked,
+                hint=f"edit {self.layout.site_config}, or leave --listen out",
+            )
+        return site or asked or self._served_address() or DEFAULT_LISTEN
+
+    def _served_address(self) -> str | None:
+        generation = generations.current_generation(self.layout)
+        return None if generation is None else load_appliance(self.layout, generation).listen
 
     def trusting(self) -> Trusting:
         """Whom this command trusts."""
@@ -81,7 +112,7 @@ def install(options: InstallOptions, listener: Listener) -> Receipt:
         if decided.previous == decided.generation and whole:
             return _nothing_to_do(decided)
         if decided.previous is None:
-            check_port_free(options.listen)
+            check_port_free(decided.appliance.listen)
         reason = options.insecure_downgrade if verified.below_floor else None
         return Installation(verified, decided, previous, listener, break_glass=reason).run()
 
@@ -118,7 +149,7 @@ def _decide(
         layout=layout,
         templates=read_unit_templates(),
         present=present,
-        listen=options.listen,
+        listen=options.listen_address(),
         previous=generations.current_generation(layout),
     )
 

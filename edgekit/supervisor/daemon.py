@@ -20,13 +20,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from edgekit.core.appliance import EngineSettings, parse_appliance
+from edgekit.core.appliance import EngineSettings, at_site, parse_appliance
+from edgekit.core.site_config import SiteConfig
 from edgekit.errors import EdgekitError, EngineError, FormatError
 from edgekit.exit_codes import ExitCode
 from edgekit.supervisor.canary import check_answer, is_healthy, wait_healthy
 from edgekit.supervisor.weights import verify_weights
 from edgekit.system.notify import notify, watchdog_interval
 from edgekit.system.process import Child, spawn
+from edgekit.system.site_config import load_site_config
 
 GRACE_S = 10.0
 POLL_S = 0.25
@@ -42,10 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="edgekit-supervisor", description="starts one engine")
     parser.add_argument("--appliance", type=Path, required=True, help="appliance.json")
     parser.add_argument("--engine", required=True, help="name of the engine in it")
+    parser.add_argument(
+        "--config", type=Path, help="the site's configuration (default: every key's default)"
+    )
     options = parser.parse_args(argv)
     try:
         _on_stop_signals(_raise_stopped)
-        _supervise(_settings(options.appliance, options.engine))
+        site = load_site_config(options.config) if options.config else SiteConfig()
+        _supervise(_settings(options.appliance, options.engine, site))
     except _StoppedError:
         return int(ExitCode.OK)
     except EdgekitError as error:
@@ -66,9 +72,9 @@ def _raise_stopped(_number: int, _frame: object) -> None:
     raise _StoppedError
 
 
-def _settings(path: Path, name: str) -> EngineSettings:
+def _settings(path: Path, name: str, site: SiteConfig) -> EngineSettings:
     try:
-        appliance = parse_appliance(path.read_bytes())
+        appliance = at_site(parse_appliance(path.read_bytes()), site)
     except OSError as error:
         raise FormatError("cannot read", where=str(path), found=error.strerror) from error
     try:

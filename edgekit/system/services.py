@@ -135,6 +135,7 @@ class ForegroundServices:
         """Start audit writer, engines and gateway in this order, waiting for each."""
         runtime = self._layout.generation(appliance.generation) / "runtime/edgekit"
         settings = self._layout.generation(appliance.generation) / "appliance.json"
+        common = ["--appliance", str(settings), "--config", str(self._layout.site_config)]
         listener = bind_listener(appliance.listen)
         try:
             self._run_daemon(
@@ -157,8 +158,7 @@ class ForegroundServices:
                         str(runtime),
                         "daemon",
                         "engine",
-                        "--appliance",
-                        str(settings),
+                        *common,
                         "--engine",
                         engine.name,
                     ],
@@ -170,8 +170,7 @@ class ForegroundServices:
                     str(runtime),
                     "daemon",
                     "gateway",
-                    "--appliance",
-                    str(settings),
+                    *common,
                     "--keys",
                     str(self._layout.api_keys),
                 ],
@@ -263,10 +262,11 @@ def _last_lines(log: Path, status: int) -> str:
 def bind_listener(listen: str) -> socket.socket:
     """A listening TCP socket on `address:port`. Raises PortInUseError or HostError."""
     address, _, port = listen.rpartition(":")
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if address.startswith("[") else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((address, int(port)))
+        listener.bind((address.strip("[]"), int(port)))
     except OSError as error:
         listener.close()
         raise PortInUseError(

@@ -1,0 +1,155 @@
+"""The site's configuration, `/etc/edgekit/edgekit.toml`: what an operator may decide on a host.
+
+The file outlives every release and is never rewritten by edgekit: a release that knows a newer
+schema migrates an older file in memory, so that going back to the release before still finds the
+file it knows. An absent file means the defaults. Reference: docs/reference/config.md, written from
+the classes below.
+
+To add a key, add a field made by `key` to the class of its table; nothing else lists keys.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from edgekit.core.config_rules import Address, Integer, Texts, key, keys_of, read_table
+from edgekit.core.fields import Fields
+from edgekit.core.toml_lines import find_line
+from edgekit.errors import ConfigError, EdgekitError
+
+SCHEMA = 1
+MAX_CONFIG_BYTES = 1 << 20
+HOST_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
+
+Table = dict[str, Any]
+Migration = Callable[[Table], Table]
+MIGRATIONS: Mapping[int, Migration] = {}
+"""From schema N to N + 1, on the parsed document; each is pure and gives a new document back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where the API listens and by which names clients may call it."""
+
+    listen: str = key(
+        "",
+        Address(),
+        "address of the API; empty keeps what the first installation listened on "
+        "(`127.0.0.1:11434` unless `--listen` said otherwise)",
+    )
+    allowed_hosts: tuple[str, ...] = key(
+        (),
+        Texts("host names", max_items=64, pattern=HOST_PATTERN, max_length=253),
+        "names besides the address that clients may call the API by (the `Host` header); any other "
+        "name is refused, against DNS rebinding",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How engines are started."""
+
+    start_timeout_s: int = key(
+        0,
+        Integer(0, 1100, "seconds"),
+        "how long an engine may take from its start to the last right answer to its known "
+        "questions; hashing the weights is not counted; 0 keeps the plan's 300 seconds",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SiteConfig:
+    """The whole configuration. Every table and every key has a default."""
+
+    server: ServerConfig = ServerConfig()
+    engine: EngineConfig = EngineConfig()
+
+
+TABLES: tuple[tuple[str, type], ...] = tuple(
+    (item.name, type(item.default)) for item in fields(SiteConfig)
+)
+"""(name, class) of every table, in the order of the reference."""
+
+
+def parse_site_config(
+    data: bytes,
+    *,
+    file: str,
+    migrations: Mapping[int, Migration] = MIGRATIONS,
+    schema: int = SCHEMA,
+) -> SiteConfig:
+    """TOML bytes to the configuration. `file` is how messages call it.
+
+    Raises ConfigError that names file, key and line.
+    """
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ConfigError(
+            "the configuration is too large", where=file, needed=f"{MAX_CONFIG_BYTES} bytes"
+        )
+    try:
+        text = data.decode("utf-8")
+        table = tomllib.loads(text)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(
+            "the configuration is not valid TOML", where=file, found=str(error)
+        ) from error
+
+    def fail(message: str, path: str) -> EdgekitError:
+        return ConfigError(
+            message,
+            where=f"{file}, key {path}, line {find_line(text, path)}",
+            hint=f"edgekit config check {file}",
+        )
+
+    top = Fields(table, error=fail)
+    found = top.integer("schema", low=1, high=schema)
+    top = Fields(_migrate(table, found, schema, migrations), error=fail)
+    top.take("schema", int)
+    tables: Table = {name: read_table(kind, top.table(name, {})) for name, kind in TABLES}
+    top.finish()
+    return SiteConfig(**tables)
+
+
+def _migrate(
+    table: Table, found: int, wanted: int, migrations: Mapping[int, Migration]
+) -> Table:
+    for version in range(found, wanted):
+        table = migrations[version](table)
+    return table
+
+
+def config_table(config: SiteConfig) -> Table:
+    """Every key with the value in force, as plain JSON values (`edgekit.config/1`)."""
+    tables: Table = {}
+    for name, kind in TABLES:
+        table = getattr(config, name)
+        tables[name] = {item.name: _plain(getattr(table, item.name)) for item in keys_of(kind)}
+    return {"schema": "edgekit.config/1", **tables}
+
+
+def render_config(config: SiteConfig) -> str:
+    """The configuration as a complete file, which parses to the same value.
+
+    Keys that have their default are marked by a comment.
+    """
+    lines = [f"schema = {SCHEMA}"]
+    for name, kind in TABLES:
+        lines += ["", f"[{name}]"]
+        for item in keys_of(kind):
+            value = getattr(getattr(config, name), item.name)
+            mark = "  # default" if value == item.default else ""
+            lines.append(f"{item.name} = {render_value(value)}{mark}")
+    return "\n".join(lines) + "\n"
+
+
+def render_value(value: Any) -> str:
+    """A value as TOML: for texts, whole numbers, booleans and lists of texts that is JSON."""
+    return json.dumps(_plain(value), ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

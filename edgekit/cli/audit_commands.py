@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from edgekit.cli import evidence_commands
 from edgekit.cli.app import JsonOption, RootOption
+from edgekit.cli.evidence_commands import LogOption
 from edgekit.cli.report import render_json
 from edgekit.core.host_layout import HostLayout
-
-LogOption = Annotated[
-    Path | None, typer.Option("--log", help="Folder of the log; the host's own unless said.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -23,6 +20,7 @@ def register(app: typer.Typer) -> None:
     audit = typer.Typer(help="Check and read the audit log.", no_args_is_help=True)
     audit.command("verify")(audit_verify)
     audit.command("tail")(audit_tail)
+    evidence_commands.register(audit)
     app.add_typer(audit, name="audit")
 
 
@@ -47,10 +45,15 @@ def audit_verify(
 def audit_tail(
     log: LogOption = None,
     count: Annotated[int, typer.Option("-n", min=1, max=10_000, help="How many.")] = 10,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on with every new record.")
+    ] = False,
     root: RootOption = HostLayout.HOST,
 ) -> None:
     """Print the newest records, oldest first, one JSON document per line."""
     from edgekit.operations.audit import tail_audit
+    from edgekit.operations.audit_search import follow_audit
 
-    for record in tail_audit(log or HostLayout(root.resolve()).audit, count):
-        typer.echo(json.dumps(record, sort_keys=True))
+    folder = log or HostLayout(root.resolve()).audit
+    for record in follow_audit(folder, count) if follow else tail_audit(folder, count):
+        print(json.dumps(record, sort_keys=True), flush=True)

@@ -61,6 +61,16 @@ class HostLayout:
         return self.state / "audit"
 
     @property
+    def gateway_state(self) -> Path:
+        """What the gateway keeps: the key of keyed digests, and texts where the site keeps them."""
+        return self.state if self.is_private else self.root / "var/lib/edgekit-gateway"
+
+    @property
+    def texts(self) -> Path:
+        """Kept texts, one side file each."""
+        return self.gateway_state / "texts"
+
+    @property
     def configuration(self) -> Path:
         """Keys and settings of the site."""
         return self.root / "etc/edgekit"

@@ -32,6 +32,7 @@ from edgekit.gateway.serve import Engine, Generation
 from edgekit.gateway.surfaces.endpoints import ENDPOINTS
 from edgekit.gateway.surfaces.ollama_requests import LoadRequest
 from edgekit.gateway.surfaces.translator import encode, timestamp
+from edgekit.gateway.texts import TextKeeper
 from edgekit.system.audit_client import AsyncAuditClient
 
 log = logging.getLogger("edgekit.gateway")
@@ -52,11 +53,12 @@ class Gateway:
         ring: KeyRing,
         hmac_key: bytes,
         extra_hosts: Iterable[str] = (),
+        keeper: TextKeeper | None = None,
     ) -> None:
         self._appliance = appliance
         self._guard = Guard(appliance.listen, ring, extra_hosts)
         self._audit = AsyncAuditClient(appliance.audit_socket)
-        self._journal = Journal(self._audit, hmac_key, appliance.generation)
+        self._journal = Journal(self._audit, hmac_key, appliance.generation, keeper or TextKeeper())
         self._engines = {
             settings.name: Engine(
                 EngineClient(settings.socket, max_idle=settings.slots), Admission(settings.slots)

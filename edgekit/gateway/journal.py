@@ -3,7 +3,10 @@
 Prompts and answers appear only as HMAC-SHA-384 under a key of this host: a bare hash of a short
 prompt could be guessed offline. `prompt_hmac` is over the prompt's UTF-8 text, or over the
 canonical JSON of the messages as they went to the engine; `output_hmac` is over the text that came
-back, reasoning included; `hmac_key` names the key (12 digits of its SHA-384).
+back, reasoning included; `text_hmac` is over the last user message alone, so that a known text can
+be looked for; `hmac_key` names the key (12 digits of its SHA-384). By the site's policy
+(`text_mode`) there are no digests at all, or texts are kept in side files, of which `prompt_file`
+and `output_file` are the SHA-384 (`core.audit_texts`).
 """
 
 from __future__ import annotations
@@ -16,10 +19,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.core.api_keys import ApiKey
+from edgekit.core.audit_texts import TextMode
 from edgekit.errors import AuditUnavailableError
-from edgekit.gateway.job import Job
+from edgekit.gateway.job import Job, digest_input
 from edgekit.gateway.outcome import Outcome
 from edgekit.gateway.problems import ApiError
+from edgekit.gateway.texts import TextKeeper
 from edgekit.system.audit_client import AsyncAuditClient
 
 DENIAL_BURST = 20
@@ -36,33 +41,46 @@ class Caller:
 
 
 class Journal:
-    """Writes the gateway's records; knows the digest key."""
+    """Writes the gateway's records; knows the digest key and what is kept of texts."""
 
-    def __init__(self, client: AsyncAuditClient, key: bytes, generation: str) -> None:
+    def __init__(
+        self, client: AsyncAuditClient, key: bytes, generation: str, keeper: TextKeeper
+    ) -> None:
         self._client = client
+        self._keeper = keeper
         self._key = key
         self._key_id = hashlib.sha384(key).hexdigest()[:12]
         self._generation = generation
         self._budget = float(DENIAL_BURST)
         self._refilled = time.monotonic()
         self._suppressed = 0
+        self._policy_recorded = False
 
     def digest(self, data: bytes = b"") -> hmac.HMAC:
         """A fresh keyed digest."""
         return hmac.new(self._key, data, hashlib.sha384)
 
+    def mode(self, caller: Caller, job: Job) -> TextMode:
+        """What is kept of this request's texts."""
+        return self._keeper.policy.mode(caller.key.id if caller.key else "", job.model.name)
+
     async def begin(self, caller: Caller, job: Job, bytes_in: int) -> None:
         """Record the request. Raises AuditUnavailableError: then the engine is not called."""
+        mode = self.mode(caller, job)
+        if not self._policy_recorded:
+            await self._client.append(self._keeper.event())
+            self._policy_recorded = True
         await self._client.append(
             {
                 **self._who(caller, "request"),
+                **await self._texts(mode, caller.request_id, "prompt", job.prompt),
                 "endpoint": job.endpoint,
                 "model": job.model.name,
                 "engine": job.model.engine,
                 "weights_digest": job.model.digest,
                 "params": dict(job.params),
-                "prompt_hmac": self.digest(job.prompt).hexdigest(),
-                "hmac_key": self._key_id,
+                **self._digests(mode, prompt_hmac=job.prompt, text_hmac=last_user_text(job.body)),
+                "text_mode": mode.label,
                 "bytes_in": bytes_in,
                 "stream": job.stream,
             }
@@ -71,6 +89,7 @@ class Journal:
     async def end(
         self,
         caller: Caller,
+        job: Job,
         outcome: Outcome,
         status: int,
         *,
@@ -78,10 +97,15 @@ class Journal:
         aborted: bool = False,
     ) -> None:
         """Record what became of a request. Raises AuditUnavailableError."""
-        first = outcome.first_token_ns
+        first, mode = outcome.first_token_ns, self.mode(caller, job)
+        digests = {"output_hmac": outcome.digest.hexdigest(), "hmac_key": self._key_id}
         await self._client.append(
             {
                 **self._who(caller, "response"),
+                **await self._texts(mode, caller.request_id, "output", outcome.text()),
+                **(digests if mode >= TextMode.HASH else {}),
+                "model": job.model.name,
+                "text_mode": mode.label,
                 "status": status,
                 "finish_reason": outcome.finish_reason,
                 "tokens_in": outcome.tokens_in,
@@ -90,8 +114,6 @@ class Journal:
                 "error": error,
                 "ttft_ms": None if first is None else (first - outcome.started_ns) // 1_000_000,
                 "latency_ms": (time.monotonic_ns() - outcome.started_ns) // 1_000_000,
-                "output_hmac": outcome.digest.hexdigest(),
-                "hmac_key": self._key_id,
             }
         )
 
@@ -119,6 +141,22 @@ class Journal:
         except AuditUnavailableError:
             self._suppressed += 1
 
+    def _digests(self, mode: TextMode, **texts: bytes | None) -> Mapping[str, str]:
+        """Keyed digests of these texts, where the policy allows them."""
+        if mode < TextMode.HASH:
+            return {}
+        digests = {
+            name: self.digest(text).hexdigest() for name, text in texts.items() if text is not None
+        }
+        return {**digests, "hmac_key": self._key_id}
+
+    async def _texts(
+        self, mode: TextMode, request_id: str, part: str, text: bytes
+    ) -> Mapping[str, str]:
+        """Keep a text where the policy says so; the field that names its file."""
+        digest = await self._keeper.keep(mode, request_id, part, text)
+        return {} if digest is None else {f"{part}_file": digest}
+
     def _affordable(self) -> bool:
         now = time.monotonic()
         self._budget = min(DENIAL_BURST, self._budget + (now - self._refilled) * DENIALS_PER_S)
@@ -137,3 +175,12 @@ class Journal:
             "src": caller.source,
             "generation": self._generation,
         }
+
+
+def last_user_text(body: Mapping[str, Any]) -> bytes | None:
+    """The text of the last user message in a request to the engine; None where there is none."""
+    for message in reversed(body.get("messages") or ()):
+        if message.get("role") == "user":
+            content = message.get("content")
+            return digest_input(content) if isinstance(content, str) else None
+    return None

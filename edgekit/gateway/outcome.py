@@ -11,9 +11,13 @@ from typing import Any
 
 @dataclass(slots=True)
 class Outcome:
-    """Counts, times (monotonic ns) and the keyed digest of the text that was generated."""
+    """Counts, times (monotonic ns) and the keyed digest of the text that was generated.
+
+    The text itself is collected only when the site's policy keeps it.
+    """
 
     digest: hmac.HMAC
+    keeps_text: bool = False
     started_ns: int = field(default_factory=time.monotonic_ns)
     first_token_ns: int | None = None
     tokens_in: int | None = None
@@ -21,6 +25,11 @@ class Outcome:
     cached: int = 0
     finish_reason: str | None = None
     timings: Mapping[str, Any] = field(default_factory=dict)
+    _pieces: list[bytes] = field(default_factory=list)
+
+    def text(self) -> bytes:
+        """What was generated so far, reasoning included; empty unless the policy keeps it."""
+        return b"".join(self._pieces)
 
     def observe(self, event: Mapping[str, Any]) -> str:
         """Take in one event (or whole answer) of the engine; returns the text it carries."""
@@ -40,7 +49,10 @@ class Outcome:
         if text or hidden or part.get("tool_calls"):
             if self.first_token_ns is None:
                 self.first_token_ns = time.monotonic_ns()
-            self.digest.update(f"{hidden}{text}".encode("utf-8", errors="surrogatepass"))
+            piece = f"{hidden}{text}".encode("utf-8", errors="surrogatepass")
+            self.digest.update(piece)
+            if self.keeps_text:
+                self._pieces.append(piece)
         return str(text)
 
     def _take_usage(self, usage: Mapping[str, Any]) -> None:

@@ -74,7 +74,7 @@ class Generation:
         self._engine = engine
         self._journal = journal
         self._send = send
-        self._outcome = Outcome(journal.digest())
+        self._outcome = Outcome(journal.digest(), journal.mode(caller, job).keeps_text)
         self._translator = translator(job, self._outcome)
         self._streaming = False
 
@@ -200,7 +200,9 @@ class Generation:
     async def _end(self, status: int, *, error: str | None = None, aborted: bool = False) -> None:
         # shielded: a client that leaves now must not leave the log without the record
         await asyncio.shield(
-            self._journal.end(self._caller, self._outcome, status, error=error, aborted=aborted)
+            self._journal.end(
+                self._caller, self._job, self._outcome, status, error=error, aborted=aborted
+            )
         )
 
 

@@ -180,7 +180,7 @@ class AuditLog:
         """The segment to append to: the last one while it has room, else a new one."""
         if self._file is not None and self._size < self._segment_bytes:
             return self._file
-        segments = _segments(self._directory) if self._file is None else []
+        segments = log_segments(self._directory) if self._file is None else []
         if segments and segments[-1].stat().st_size < self._segment_bytes:
             self._file = os.open(segments[-1], _FLAGS)
         else:
@@ -243,7 +243,7 @@ def read_head(directory: Path) -> Head:
 def read_lines(directory: Path) -> Iterator[LogLine]:
     """Every whole line in order of its segment's name; an unfinished last line is left out."""
     try:
-        for path in _segments(directory):
+        for path in log_segments(directory):
             yield from _segment_lines(path)
     except OSError as error:
         raise _unavailable("cannot read the audit log", directory, error) from error
@@ -252,14 +252,15 @@ def read_lines(directory: Path) -> Iterator[LogLine]:
 def tail_lines(directory: Path, count: int) -> list[LogLine]:
     """The last `count` whole lines, oldest first, unverified."""
     lines: list[LogLine] = []
-    for path in reversed(_segments(directory)):
+    for path in reversed(log_segments(directory)):
         lines = list(_segment_lines(path))[-(count - len(lines)) :] + lines
         if len(lines) >= count:
             break
     return lines
 
 
-def _segments(directory: Path) -> list[Path]:
+def log_segments(directory: Path) -> list[Path]:
+    """The segment files, oldest first. Raises OSError."""
     return sorted(path for path in directory.iterdir() if _SEGMENT.fullmatch(path.name))
 
 
@@ -291,7 +292,7 @@ def _take_lock(directory: Path) -> int:
 
 def _recover(directory: Path, sync: Sync) -> tuple[Head, tuple[str, bytes] | None]:
     """The state to continue from, and the torn bytes (file name, content) that were set aside."""
-    segments = _segments(directory)
+    segments = log_segments(directory)
     if not segments and not (directory / HEAD_NAME).exists():
         head = empty_head(secrets.token_hex(16))
         _replace_head(directory, head, sync)

@@ -24,6 +24,7 @@ from edgekit.core.api_keys import ApiKey, KeyRing, make_api_key
 from edgekit.core.appliance import Appliance, EngineSettings, ServedModel
 from edgekit.errors import EngineError
 from edgekit.gateway.app import Gateway
+from edgekit.gateway.texts import TextKeeper
 from edgekit.operations.audit import tail_audit
 from edgekit.system import unix_http
 from tests.support.daemons import Daemon, running_auditd
@@ -94,7 +95,9 @@ class Site:
         return self.http.post(path, json=body, **options)
 
     def records(self, count: int = 50) -> list[dict[str, Any]]:
-        return [r for r in tail_audit(self.work / "audit", count) if r.get("unit") == "gateway"]
+        records = tail_audit(self.work / "audit", count)
+        own = [r for r in records if r.get("unit") == "gateway"]
+        return [r for r in own if r["type"] != "text_policy"]
 
     def wait_for_record(self, kind: str, timeout_s: float = 5.0) -> dict[str, Any]:
         deadline = time.monotonic() + timeout_s
@@ -116,6 +119,7 @@ def serving(
     sock: socket.socket,
     engine: FakeEngine | None = None,
     extra_hosts: tuple[str, ...] = (),
+    keeper: TextKeeper | None = None,
 ) -> Iterator[asyncio.AbstractEventLoop]:
     """The gateway (and a fake engine) on a loop of their own thread."""
     ready, loops = threading.Event(), []
@@ -132,7 +136,7 @@ def serving(
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
 
     async def run() -> None:
-        gateway = Gateway(appliance, ring, b"k" * 48, extra_hosts)
+        gateway = Gateway(appliance, ring, b"k" * 48, extra_hosts, keeper)
         server.config.app = gateway
         if engine is not None:
             await engine.start()
@@ -159,7 +163,11 @@ def serving(
 
 @contextlib.contextmanager
 def running_site(
-    work: Path, engine: FakeEngine | None, engine_socket: str, context: int = 512
+    work: Path,
+    engine: FakeEngine | None,
+    engine_socket: str,
+    context: int = 512,
+    keeper: TextKeeper | None = None,
 ) -> Iterator[Site]:
     """Audit writer, gateway and client around an engine."""
     with running_auditd(work) as auditd, socket.create_server(("127.0.0.1", 0)) as sock:
@@ -169,7 +177,7 @@ def running_site(
         url = f"http://127.0.0.1:{port}"
         headers = {"Authorization": f"Bearer {token}"}
         with (
-            serving(appliance, KeyRing((key,)), sock, engine) as loop,
+            serving(appliance, KeyRing((key,)), sock, engine, keeper=keeper) as loop,
             httpx.Client(base_url=url, headers=headers, timeout=20) as client,
         ):
             yield Site(url, token, engine or FakeEngine(""), auditd, work, client, loop)

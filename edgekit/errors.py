@@ -13,7 +13,8 @@ case without a full stop. Low-level exceptions are translated where they arise, 
     |- InstallError 40: BusyError 41, NotInstalledError 42, DiskFullError 43
     |- EngineError 50: EngineNotReadyError 51, WrongAnswerError 52
     |- AuditError 60: AuditAlteredError 60, AuditMissingError 61, AuditTruncatedError 62,
-    |                 AuditFormatError 63, AuditUnavailableError 64
+    |                 AuditFormatError 63, AuditUnavailableError 64, AuditKeyError 65,
+    |                 AuditSealError 66, AuditCheckpointError 67
     `- SourceError 70: UnreachableError 71, SourceDigestError 72, RefusedContentError 73
 """
 
@@ -265,6 +266,27 @@ class AuditUnavailableError(AuditError):
 
     exit_code = ExitCode.AUDIT_UNAVAILABLE
     slug = "audit-unavailable"
+
+
+class AuditKeyError(AuditError):
+    """An audit record was not sealed with the key of its epoch."""
+
+    exit_code = ExitCode.AUDIT_KEY
+    slug = "audit-key"
+
+
+class AuditSealError(AuditError):
+    """An epoch, its heartbeat or its checkpoint is missing."""
+
+    exit_code = ExitCode.AUDIT_SEAL
+    slug = "audit-seal"
+
+
+class AuditCheckpointError(AuditError):
+    """A checkpoint has a bad signature, or does not fit the log or another checkpoint."""
+
+    exit_code = ExitCode.AUDIT_CHECKPOINT
+    slug = "audit-checkpoint"
 
 
 class SourceError(EdgekitError):

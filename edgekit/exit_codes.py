@@ -80,6 +80,12 @@ class ExitCode(IntEnum):
     """an audit record cannot be parsed"""
     AUDIT_UNAVAILABLE = 64
     """the audit writer cannot be reached or cannot write"""
+    AUDIT_KEY = 65
+    """an audit record was not sealed with the key of its epoch"""
+    AUDIT_SEAL = 66
+    """an epoch of the audit log, its heartbeat or its checkpoint is missing"""
+    AUDIT_CHECKPOINT = 67
+    """an audit checkpoint has a bad signature, or does not fit the log or another checkpoint"""
 
     SOURCE = 70
     """a source did not give what the recipe asks for"""

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from edgekit import __version__
 from edgekit.auditd.server import Server, listen
-from edgekit.core.audit_chain import check_event
-from edgekit.errors import AuditError
+from edgekit.core.audit_record import check_event
+from edgekit.errors import EdgekitError
 from edgekit.exit_codes import ExitCode
 from edgekit.system.audit_log import AuditLog, open_audit_log
 from edgekit.system.notify import notify, watchdog_interval
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         _serve(options.log, options.socket)
-    except AuditError as error:
+    except EdgekitError as error:
         parts = [error.message, *(f"{k}: {v}" for k, v in error.details().items())]
         print("edgekit-auditd: " + "; ".join(parts), file=sys.stderr, flush=True)
         return int(error.exit_code)

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from edgekit.core.audit_chain import AuditEvent, check_event
+from edgekit.core.audit_record import AuditEvent, check_event
 from edgekit.core.strict_json import MAX_INTEGER, encode_canonical, parse_strict
 from edgekit.errors import AuditFormatError, FormatError
 

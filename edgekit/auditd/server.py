@@ -20,13 +20,13 @@ from edgekit.auditd.protocol import (
     encode_refusal,
     parse_datagram,
 )
-from edgekit.core.audit_chain import AuditEvent
+from edgekit.core.audit_record import AuditEvent
 from edgekit.errors import AuditError, AuditUnavailableError
 from edgekit.system.audit_log import AuditLog
 
 MAX_CONNECTIONS = 64
 MAX_BATCH = 512
-HEAD_SYNC_S = 1.0
+SETTLE_S = 1.0
 
 _UCRED = struct.Struct("3i")
 
@@ -93,16 +93,16 @@ class Server:
         """Serve. Raises AuditUnavailableError after answering everyone who waited."""
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._stopping, selectors.EVENT_READ)
-        next_ping = next_sync = time.monotonic()
+        next_ping = next_settling = time.monotonic()
         while True:
             now = time.monotonic()
             if self._ping_every is not None and now >= next_ping:
                 self._ping()
                 next_ping = now + self._ping_every
-            if now >= next_sync:
-                # between batches, not within them: nobody waits for the head
-                self._log.sync_head()
-                next_sync = now + HEAD_SYNC_S
+            if now >= next_settling:
+                # between batches, not within them: nobody waits for it
+                self._log.settle()
+                next_settling = now + SETTLE_S
             ready = {key.fd for key, _ in self._selector.select(self._patience())}
             self._deliver(ready)
             self._commit(self._collect(ready))
@@ -111,12 +111,14 @@ class Server:
             if self._stopping.fileno() in ready:
                 return
 
-    def _patience(self) -> float | None:
+    def _patience(self) -> float:
         """Seconds until something is due even when nobody asks."""
-        due = [self._ping_every] if self._ping_every is not None else []
-        if self._log.head_unsynced:
-            due.append(HEAD_SYNC_S)
-        return min(due, default=None)
+        due = [self._log.heartbeat_in_s()]
+        if self._ping_every is not None:
+            due.append(self._ping_every)
+        if self._log.unsettled:
+            due.append(SETTLE_S)
+        return min(due)
 
     def close(self) -> None:
         """Close every connection."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +13,7 @@ from edgekit.cli.app import JsonOption, RootOption
 from edgekit.cli.evidence_commands import LogOption
 from edgekit.cli.report import render_json
 from edgekit.core.host_layout import HostLayout
+from edgekit.exit_codes import ExitCode
 
 
 def register(app: typer.Typer) -> None:
@@ -25,21 +26,39 @@ def register(app: typer.Typer) -> None:
 
 
 def audit_verify(
-    log: LogOption = None, root: RootOption = HostLayout.HOST, json_: JsonOption = False
+    log: LogOption = None,
+    pubkey: Annotated[
+        Path | None,
+        typer.Option("--pubkey", help="The host's audit key; the log's own unless given."),
+    ] = None,
+    k0: Annotated[
+        list[Path] | None, typer.Option("--k0", help="A MAC key; repeat for several.")
+    ] = None,
+    anchor: Annotated[
+        list[Path] | None,
+        typer.Option("--anchor", help="A checkpoint carried away; repeat for several."),
+    ] = None,
+    first: Annotated[
+        int, typer.Option("--from", min=1, help="Number of the record that the log begins with.")
+    ] = 1,
+    root: RootOption = HostLayout.HOST,
+    json_: JsonOption = False,
 ) -> None:
-    """Check that no record was changed, removed or cut off, from the first to the last."""
-    from edgekit.operations.audit import verify_audit
+    """Check that no record was changed, removed or cut off, from the first to the last.
 
-    summary = verify_audit(log or HostLayout(root.resolve()).audit)
+    Ends with 3 when the log is intact but nothing from outside vouches for its newest records.
+    """
+    from edgekit.core.audit_summary import render_summary
+    from edgekit.operations.audit import Brought, verify_audit
+
+    brought = Brought(pubkey, tuple(k0 or ()), tuple(anchor or ()), first)
+    summary = verify_audit(log or HostLayout(root.resolve()).audit, brought)
     if json_:
-        typer.echo(render_json({"schema": "edgekit.audit-verify/1", **asdict(summary)}))
-        return
-    typer.echo(
-        f"intact: {summary.records} records, {summary.requests} requests, "
-        f"{summary.responses} responses, {summary.denied} denied, "
-        f"{summary.orphans} without a response"
-    )
-    typer.echo(f"head: record {summary.head_seq}, chain {summary.head_chain[:32]}...")
+        typer.echo(render_json(summary.table()))
+    else:
+        typer.echo(render_summary(summary))
+    if summary.has_warnings:
+        raise typer.Exit(int(ExitCode.WARNINGS))
 
 
 def audit_tail(

@@ -13,18 +13,15 @@ from typing import Any
 from securesystemslib.signer import Signature
 from tuf.api.dsse import SimpleEnvelope
 
+from edgekit.core import dsse
 from edgekit.core.digest import Digest
-from edgekit.core.fields import Fields
-from edgekit.core.strict_json import encode_canonical, parse_canonical
+from edgekit.core.strict_json import encode_canonical
 
 PAYLOAD_TYPE = "application/vnd.tuf+json"
 """Roots and release statements."""
 
 SIGNER_PAYLOAD_TYPE = "application/vnd.edgekit.signer+json"
 """Public halves of signers."""
-
-MAX_SIGNATURES = 64
-MAX_SIGNATURE_BYTES = 16384
 
 
 def encode_envelope(
@@ -58,36 +55,13 @@ def payload_digest(envelope: SimpleEnvelope[Any]) -> Digest:
 
 def pre_authentication_encoding(payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:
     """What signers sign: DSSE's PAE of the payload."""
-    return bytes(SimpleEnvelope(payload, payload_type, {}).pae())
+    return dsse.pre_authentication_encoding(payload, payload_type)
 
 
 def parse_envelope(
     data: bytes, max_bytes: int, what: str, payload_type: str = PAYLOAD_TYPE
 ) -> SimpleEnvelope[Any]:
-    """Strict DSSE: canonical JSON, this payload type, at most 64 signatures, no key id twice.
-
-    Raises FormatError. The payload is not looked at.
-    """
-    fields = Fields(parse_canonical(data, max_bytes=max_bytes, what=what), what)
-    payload = _base64(fields, "payload", max_bytes)
-    fields.text("payloadType", choices=(payload_type,))
-    signatures: dict[str, Signature] = {}
-    for item in fields.items("signatures", max_items=MAX_SIGNATURES):
-        keyid = item.text("keyid", pattern=r"[0-9a-f]{64}")
-        if keyid in signatures:
-            raise item.fail("keyid", "two signatures claim the same key")
-        signatures[keyid] = Signature(keyid, _base64(item, "sig", MAX_SIGNATURE_BYTES).hex())
-        item.finish()
-    fields.finish()
-    return SimpleEnvelope(payload, payload_type, signatures)
-
-
-def _base64(fields: Fields, key: str, max_bytes: int) -> bytes:
-    text = fields.text(key, max_length=max_bytes * 4 // 3 + 4)
-    try:
-        data = base64.b64decode(text, validate=True)
-    except ValueError as error:
-        raise fields.fail(key, "not base64") from error
-    if base64.b64encode(data).decode() != text:
-        raise fields.fail(key, "not canonical base64")
-    return data
+    """The envelope as tuf knows it, read by the rules of `parse_dsse`. Raises FormatError."""
+    envelope = dsse.parse_dsse(data, max_bytes, what, payload_type)
+    signatures = {k: Signature(k, sig.hex()) for k, sig in envelope.signatures.items()}
+    return SimpleEnvelope(envelope.payload, payload_type, signatures)

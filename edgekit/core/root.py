@@ -17,11 +17,9 @@ from edgekit.core.digest import Digest
 from edgekit.core.envelope import parse_envelope, payload_digest
 from edgekit.core.fields import Fields
 from edgekit.core.names import is_portable_name
+from edgekit.core.public_keys import CLASSICAL_SCHEMES, PQ_SCHEME, PublicKey
 from edgekit.core.signers import (
-    CLASSICAL_SCHEMES,
     POLICIES,
-    PQ_SCHEME,
-    PublicKey,
     SignerKeys,
     Tally,
     key_identity,

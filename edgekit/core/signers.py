@@ -11,15 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_public_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import Key, SSlibKey
 from tuf.api.dsse import SimpleEnvelope
@@ -28,17 +21,15 @@ from edgekit.core.digest import Digest
 from edgekit.core.envelope import SIGNER_PAYLOAD_TYPE, parse_envelope, pre_authentication_encoding
 from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN
+from edgekit.core.public_keys import CLASSICAL_SCHEMES, PQ_SCHEME, PublicKey, load_public
 from edgekit.core.strict_json import encode_canonical, parse_canonical
 from edgekit.errors import FormatError, SignatureError
 
 POLICIES = ("hybrid", "cnsa2", "classical")
 """Who counts: both signatures (the default), the ML-DSA-87 one alone, the classical one alone."""
 
-PQ_SCHEME = "ml-dsa-87/1"
-CLASSICAL_SCHEMES = ("ed25519", "ecdsa-sha2-nistp384")
 MAX_SIGNER_BYTES = 32 << 10
 
-PublicKey = Ed25519PublicKey | EllipticCurvePublicKey | MLDSA87PublicKey
 _NEEDED = {"hybrid": (0, 1), "cnsa2": (1,), "classical": (0,)}
 
 
@@ -120,22 +111,7 @@ def load_public_key(key: Key) -> PublicKey:
 
     Raises FormatError for a key that is malformed or not of the kind its scheme says.
     """
-    text = str(key.keyval.get("public"))
-    try:
-        if key.scheme == "ed25519":
-            return Ed25519PublicKey.from_public_bytes(bytes.fromhex(text))
-        public = load_pem_public_key(text.encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise FormatError("root holds a malformed key", found=key.keyid[:16]) from error
-    if isinstance(public, MLDSA87PublicKey) and key.scheme == PQ_SCHEME:
-        return public
-    if (
-        isinstance(public, EllipticCurvePublicKey)
-        and public.curve.name == "secp384r1"
-        and key.scheme == "ecdsa-sha2-nistp384"
-    ):
-        return public
-    raise FormatError("root holds a key of another kind than it says", found=key.scheme[:60])
+    return load_public(key.scheme, str(key.keyval.get("public")))
 
 
 def key_identity(key: Key) -> str:

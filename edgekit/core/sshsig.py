@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from edgekit.core.signers import PublicKey
+from edgekit.core.public_keys import PublicKey
 from edgekit.errors import FormatError, SignatureError
 
 NAMESPACE = "edgekit-set"

@@ -14,8 +14,8 @@ V4). The parts:
 
 from __future__ import annotations
 
+from edgekit.core.dsse import MAX_SIGNATURES
 from edgekit.core.envelope import (
-    MAX_SIGNATURES,
     PAYLOAD_TYPE,
     SIGNER_PAYLOAD_TYPE,
     add_signatures,
@@ -37,6 +37,7 @@ from edgekit.core.floor import (
     statement_floor,
     trust_time,
 )
+from edgekit.core.public_keys import PQ_SCHEME
 from edgekit.core.release_statement import (
     MAX_RELEASE_BYTES,
     RELEASE_FIELD,
@@ -74,7 +75,6 @@ from edgekit.core.rotation import Rotation, next_root_payload
 from edgekit.core.signers import (
     MAX_SIGNER_BYTES,
     POLICIES,
-    PQ_SCHEME,
     PublicHalf,
     SignerKeys,
     Tally,

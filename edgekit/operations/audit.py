@@ -1,93 +1,85 @@
-"""Verify an audit log from its first record to its head, and show its newest records."""
+"""`edgekit audit verify` and `tail`: everything that may be read from a log, on any machine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.audit_chain import Head, parse_line, verify_lines
-from edgekit.system.audit_log import read_head, read_lines, tail_lines
+from edgekit.core.audit_chain import parse_line
+from edgekit.core.audit_checkpoint import verify_checkpoint
+from edgekit.core.audit_keys import MAX_KEY_FILE_BYTES, parse_audit_key
+from edgekit.core.audit_summary import AuditSummary, Tally
+from edgekit.core.audit_verify import Evidence, Verifier
+from edgekit.errors import AuditMissingError, TrustError
+from edgekit.system.audit_files import (
+    load_audit_signer,
+    public_half_path,
+    read_head,
+    read_lines,
+    tail_lines,
+)
+from edgekit.system.audit_secrets import load_mac_key
+from edgekit.system.files import read_bounded
+
+MAX_ANCHOR_BYTES = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class AuditSummary:
-    """What an intact log holds. Times in microseconds since 1970 as the host's clock had them.
+class Brought:
+    """Files an auditor brings: the audit key's public half, MAC keys, anchors."""
 
-    `orphans` are requests without a response: in flight now, or cut off by a crash.
-    `unacknowledged` are records after the kept head, which a crash may leave.
+    signer: Path | None = None
+    keys: tuple[Path, ...] = ()
+    anchors: tuple[Path, ...] = ()
+    first: int = 1
+
+
+NOTHING = Brought()
+
+
+def gather_evidence(log_dir: Path, brought: Brought = NOTHING) -> Evidence:
+    """What to hold a log against: what was brought, and what the log's own folder offers.
+
+    The head is read first: a writer may append meanwhile, and may only make the log longer. Without
+    a public half from elsewhere the log's own is used, and without a MAC key the writer's present
+    one if this user may read it. Raises AuditError, TrustError, HostError, FormatError.
     """
+    try:
+        head = read_head(log_dir)
+    except AuditMissingError:
+        if not brought.anchors and brought.signer is None:
+            raise
+        head = None  # an exported range has none: its anchors say where it must reach
+    path = brought.signer
+    if path is None and head is not None:
+        path = public_half_path(log_dir, head.log_id)
+    signer = load_audit_signer(path) if path is not None and path.exists() else None
+    if signer is None and brought.anchors:
+        raise TrustError(
+            "anchors mean nothing without the key that signed them",
+            hint="edgekit audit verify --pubkey AUDIT.signer.json --anchor FILE",
+        )
+    keys = [parse_audit_key(read_bounded(p, MAX_KEY_FILE_BYTES, "audit key")) for p in brought.keys]
+    own = load_mac_key(log_dir, head.log_id) if head is not None and not keys else None
+    anchors = [
+        verify_checkpoint(read_bounded(p, MAX_ANCHOR_BYTES, "anchor"), signer)
+        for p in brought.anchors
+        if signer is not None
+    ]
+    keys += [own] if own is not None else []
+    return Evidence(signer, tuple(keys), tuple(anchors), head, brought.first)
 
-    log_id: str
-    records: int
-    first_t_utc: int | None
-    last_t_utc: int | None
-    head_seq: int
-    head_chain: str
-    unacknowledged: int
-    boots: int
-    requests: int
-    responses: int
-    orphans: int
-    denied: int
 
-
-def verify_audit(log_dir: Path) -> AuditSummary:
+def verify_audit(log_dir: Path, brought: Brought = NOTHING) -> AuditSummary:
     """Check every record of the log. Raises the AuditError that says what is wrong and where."""
-    # the head first: a writer may append while this reads, and may only make the log longer
-    head = read_head(log_dir)
-    tally = _Tally()
-    for verified in verify_lines(read_lines(log_dir), head):
-        tally.add(verified.record, verified.head)
-    return tally.summary(head)
+    evidence = gather_evidence(log_dir, brought)
+    verifier, tally = Verifier(evidence), Tally()
+    for verified in verifier.check(read_lines(log_dir, evidence.first)):
+        tally.add(verified)
+    return tally.summary(verifier.verdict(), evidence)
 
 
 def tail_audit(log_dir: Path, count: int) -> list[dict[str, Any]]:
     """The newest `count` records, oldest first, read without verifying the chain."""
     return [parse_line(line, 0) for line in tail_lines(log_dir, count)]
-
-
-@dataclass(slots=True)
-class _Tally:
-    records: int = 0
-    first: int | None = None
-    last: int | None = None
-    seq: int = 0
-    boots: set[str] = field(default_factory=set)
-    requests: int = 0
-    responses: int = 0
-    denied: int = 0
-    open_requests: set[str] = field(default_factory=set)
-
-    def add(self, record: Mapping[str, Any], head: Head) -> None:
-        self.records += 1
-        self.first = self.first if self.first is not None else record["t_utc"]
-        self.last, self.seq = record["t_utc"], head.seq
-        self.boots.add(record["boot_id"])
-        request_id = str(record.get("request_id", ""))
-        match record["type"]:
-            case "request":
-                self.requests += 1
-                self.open_requests.add(request_id)
-            case "response":
-                self.responses += 1
-                self.open_requests.discard(request_id)
-            case "denied" | "auth_fail":
-                self.denied += 1
-
-    def summary(self, head: Head) -> AuditSummary:
-        return AuditSummary(
-            log_id=head.log_id,
-            records=self.records,
-            first_t_utc=self.first,
-            last_t_utc=self.last,
-            head_seq=head.seq,
-            head_chain=head.chain.hex(),
-            unacknowledged=self.seq - head.seq,
-            boots=len(self.boots),
-            requests=self.requests,
-            responses=self.responses,
-            orphans=len(self.open_requests),
-            denied=self.denied,
-        )

@@ -17,8 +17,8 @@ from edgekit.core.audit_stats import Stats, collect_stats
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.strict_json import encode_canonical
 from edgekit.errors import HostError
+from edgekit.system.audit_files import read_lines, tail_lines
 from edgekit.system.audit_follow import Follower, Place
-from edgekit.system.audit_log import read_lines, tail_lines
 from edgekit.system.files import read_bounded
 
 POLL_S = 0.2

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from edgekit.core.audit_chain import MAX_LINE_BYTES, LogLine
+from edgekit.core.audit_chain import LogLine
+from edgekit.core.audit_record import MAX_LINE_BYTES
 from edgekit.errors import AuditFormatError, AuditUnavailableError
-from edgekit.system.audit_log import log_segments
+from edgekit.system.audit_files import log_segments
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.core.audit_chain import AuditEvent, check_event
+from edgekit.core.audit_record import AuditEvent, check_event
 from edgekit.errors import (
     AuditAlteredError,
     AuditError,
@@ -24,13 +24,17 @@ from edgekit.errors import (
 )
 from edgekit.operations.audit import tail_audit, verify_audit
 from edgekit.system.audit_client import AsyncAuditClient, append_event
-from edgekit.system.audit_log import AuditLog, open_audit_log
+from edgekit.system.audit_log import AuditLog, LogSettings, open_audit_log
 from tests.support.daemons import running, running_auditd
 
 
 def only_segment(directory: Path) -> Path:
     (path,) = directory.glob("audit-*.jsonl")
     return path
+
+
+OF_SIX = 8
+"""Records of a log filled with six: its first, five requests, the epoch's end, a checkpoint."""
 
 
 def filled_log(directory: Path, count: int = 6, **options: object) -> None:
@@ -63,9 +67,12 @@ def test_records_are_numbered_durable_and_name_their_writer(tmp_path: Path) -> N
         summary = verify_audit(tmp_path / "audit")  # while it runs
         assert (summary.records, summary.unacknowledged) == (first + 1, 0)
         assert daemon.stop() == 0
-    types = [record["type"] for record in tail_audit(tmp_path / "audit", 10)]
-    assert types == ["log", "start", "config", "config", "stop"]
-    assert tail_audit(tmp_path / "audit", 3)[0]["peer_uid"] == os.getuid()
+    records = tail_audit(tmp_path / "audit", 10)
+    types = [record["type"] for record in records]
+    assert types == ["segment", "start", "config", "config", "stop", "epoch", "checkpoint"]
+    assert records[2]["peer_uid"] == os.getuid()
+    closed = verify_audit(tmp_path / "audit")
+    assert closed.verdict.signed_to == closed.records - 1
     assert not (tmp_path / "audit.sock").exists()
 
 
@@ -159,9 +166,9 @@ def test_torn_tail_is_kept_aside_and_recorded(tmp_path: Path, torn: bytes) -> No
     open_audit_log(tmp_path).close()
     (aside,) = tmp_path.glob("*.torn")
     assert aside.read_bytes() == torn
-    (record,) = tail_audit(tmp_path, 1)
+    (record, *_) = tail_audit(tmp_path, 3)
     assert (record["type"], record["torn_bytes"]) == ("recovered", len(torn))
-    assert verify_audit(tmp_path).records == 7
+    assert verify_audit(tmp_path).records == OF_SIX + 3
 
 
 def test_unacknowledged_whole_record_stays(tmp_path: Path) -> None:
@@ -171,9 +178,9 @@ def test_unacknowledged_whole_record_stays(tmp_path: Path) -> None:
     log.append_batch([check_event({"type": "x"})])
     log.close()
     (tmp_path / "head.json").write_bytes(head)  # as if the crash came before the head moved
-    assert verify_audit(tmp_path).unacknowledged == 1
+    assert verify_audit(tmp_path).unacknowledged == 3
     log = open_audit_log(tmp_path)
-    assert log.append_batch([check_event({"type": "x"})]) == [8]
+    assert log.append_batch([check_event({"type": "x"})]) == [OF_SIX + 4]
     log.close()
     assert verify_audit(tmp_path).unacknowledged == 0
 
@@ -201,11 +208,12 @@ def test_edited_log_is_refused_by_reader_and_writer(tmp_path: Path) -> None:
 
 
 def test_segments_rotate_and_every_loss_is_named(tmp_path: Path) -> None:
-    filled_log(tmp_path, 12, segment_bytes=600)
+    filled_log(tmp_path, 20, settings=LogSettings(segment_bytes=2000))
     segments = sorted(tmp_path.glob("audit-*.jsonl"))
     assert len(segments) > 3
-    assert verify_audit(tmp_path).records == 12
-    assert [record["n"] for record in tail_audit(tmp_path, 5)] == [6, 7, 8, 9, 10]
+    whole = verify_audit(tmp_path)
+    assert whole.requests == 19
+    assert [r["n"] for r in tail_audit(tmp_path, 9) if "n" in r][-5:] == [14, 15, 16, 17, 18]
     for index, expected in (
         (0, AuditMissingError),
         (1, AuditMissingError),
@@ -216,8 +224,8 @@ def test_segments_rotate_and_every_loss_is_named(tmp_path: Path) -> None:
         with pytest.raises(expected):
             verify_audit(tmp_path)
         segments[index].write_bytes(content)
-    filled_log(tmp_path, 3, segment_bytes=600)
-    assert verify_audit(tmp_path).records == 14
+    filled_log(tmp_path, 3, settings=LogSettings(segment_bytes=2000))
+    assert verify_audit(tmp_path).requests == 21
 
 
 def test_missing_head_is_an_error_even_for_the_writer(tmp_path: Path) -> None:
@@ -255,9 +263,11 @@ def test_failed_sync_is_final(tmp_path: Path, calls_before_failure: int) -> None
 
 
 def test_disk_that_refuses_ends_the_writer_with_its_code(tmp_path: Path) -> None:
+    filled_log(tmp_path / "audit", 1)
+    limit = only_segment(tmp_path / "audit").stat().st_size + 3000
     program = (
         "import resource,sys;from edgekit.auditd import main;"
-        "resource.setrlimit(resource.RLIMIT_FSIZE,(3000,3000));"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE,({limit},{limit}));"
         f"sys.exit(main(['--log','{tmp_path}/audit','--socket','{tmp_path}/audit.sock']))"
     )
     assert resource.RLIMIT_FSIZE >= 0

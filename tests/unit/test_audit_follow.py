@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.core.audit_chain import MAX_LINE_BYTES
+from edgekit.core.audit_record import MAX_LINE_BYTES
 from edgekit.errors import AuditFormatError, AuditUnavailableError
+from edgekit.system.audit_files import tail_lines
 from edgekit.system.audit_follow import Follower, Place
-from edgekit.system.audit_log import tail_lines
 
 
 def segment(folder: Path, first: int) -> Path:

@@ -1,4 +1,4 @@
-"""`edgekit config`: check and show the site's configuration."""
+"""`edgekit config`: check, show and apply the site's configuration."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="The site's own configuration of this host.")
     group.command("check")(check)
     group.command("show")(show)
+    group.command("apply")(apply)
     app.add_typer(group, name="config")
 
 
@@ -50,3 +51,15 @@ def show(root: RootOption = HostLayout.HOST, json_: JsonOption = False) -> None:
         typer.echo(render_json(config_table(config)))
         return
     typer.echo(render_config(config), nl=False)
+
+
+def apply(root: RootOption = HostLayout.HOST) -> None:
+    """Put the configuration into force; when the API then does not answer, go back by itself."""
+    from edgekit.cli.progress import progress_listener
+    from edgekit.operations.site import apply_config
+
+    layout = HostLayout(root.resolve())
+    with progress_listener() as listener:
+        apply_config(layout, listener)
+    when = "in force at the next `edgekit serve`" if layout.is_private else "in force"
+    typer.echo(f"{layout.site_config} is {when}")

@@ -18,6 +18,7 @@ from edgekit.cli.app import (
 from edgekit.cli.progress import progress_listener
 from edgekit.cli.report import format_bytes, render_json
 from edgekit.core.host_layout import HostLayout
+from edgekit.core.preflight import Check
 
 ListenOption = Annotated[
     str | None,
@@ -70,15 +71,26 @@ def plan(
     options = InstallOptions(
         tuple(folders), layout, listen, fingerprint, insecure_developer_root, report
     )
-    _, decided = make_plan(options)
-    table = plan_table(decided)
+    outlook = make_plan(options)
     if json_:
-        typer.echo(render_json(table))
+        decided = outlook.require()
+        typer.echo(render_json(plan_table(decided)))
         return
+    for check in outlook.checks:
+        _print_check(check)
+    table = plan_table(outlook.require())
     for model in table["models"]:
         _print_candidates(model)
     for number, step in enumerate(table["steps"], 1):
         typer.echo(f"{number}. {step}")
+
+
+def _print_check(check: Check) -> None:
+    where = f" at {check.where}" if check.where else ""
+    found = f"; found {check.found}" if check.found else ""
+    typer.echo(f"{check.verdict:<8} {check.name}{where}: needed {check.needed}{found}")
+    if check.verdict == "warned":
+        typer.echo(f"         {check.message}\n         hint: {check.hint}")
 
 
 def _print_candidates(model: dict[str, Any]) -> None:

@@ -81,6 +81,11 @@ class HostLayout:
         return self.configuration / "edgekit.toml"
 
     @property
+    def applied_config(self) -> Path:
+        """The last configuration that the appliance answered its questions with."""
+        return self.state / "site-config.toml"
+
+    @property
     def api_keys(self) -> Path:
         """Hashed API keys."""
         return self.configuration / "api-keys.json"

@@ -16,19 +16,16 @@ from edgekit.core.appliance import (
     WeightsFile,
 )
 from edgekit.core.digest import Digest
-from edgekit.core.facts import HostReport
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.planner import BATCH_TOKENS, MIB, Selection, selection_table
+from edgekit.core.preflight import Check, checks_table
 from edgekit.core.release import CarriedImage, Entry, Manifest
 from edgekit.core.trust import ReleaseStatement
 from edgekit.core.units import escape_argument, render_unit
-from edgekit.errors import IncompatibleHostError, InsufficientError
 
 TREE_ROLES = ("runtime", "engine", "license", "document")
 """Entries that become files of the generation; the others are used where the blob lies."""
 
-DISK_HEADROOM_BYTES = 64 * MIB
-MIN_SYSTEMD = 249
 ENGINE_UNIT = "edgekit-engine.service"
 START_TIMEOUT_S = 300
 MEMORY_MARGIN_PERCENT = 25
@@ -55,6 +52,7 @@ class InstallPlan:
     units: tuple[tuple[str, str], ...]
     images: tuple[CarriedImage, ...]
     previous: str | None
+    checks: tuple[Check, ...] = ()
 
     def steps(self) -> tuple[str, ...]:
         """The plan in words, in the order it is carried out."""
@@ -79,16 +77,18 @@ def plan_install(
     manifest: Manifest,
     statement: ReleaseStatement,
     selections: tuple[Selection, ...],
-    report: HostReport,
     layout: HostLayout,
     templates: dict[str, str],
     present: frozenset[Digest],
     listen: str,
     previous: str | None,
+    links: bool = True,
+    checks: tuple[Check, ...] = (),
 ) -> InstallPlan:
     """Decide everything. `present` are blobs the host already holds.
 
-    Raises InsufficientError (disk) or IncompatibleHostError (systemd).
+    `links` is false where a generation cannot hard-link blobs, because state and releases lie on
+    different file systems. `checks` are what the preflight found out before.
     """
     generation = statement.generation
     weights = _chosen_weights(manifest, selections)
@@ -97,12 +97,11 @@ def plan_install(
     used = {entry.digest: entry.size for entry in (*tree, *weights, *_image_entries(manifest))}
     missing = tuple(sorted(digest for digest in used if digest not in present))
     appliance = _appliance(manifest, statement, selections, layout, listen)
-    disk_needs = _disk_needs(layout, used, missing, tree)
-    _check_disks(report, disk_needs)
+    disk_needs = _disk_needs(layout, used, missing, tree, links=links)
     units = (
         ()
         if layout.is_private
-        else _units(appliance, selections, layout, report, templates, manifest.requirements.systemd)
+        else _units(appliance, selections, layout, templates)
     )
     return InstallPlan(
         generation=generation,
@@ -118,6 +117,7 @@ def plan_install(
         units=units,
         images=images,
         previous=previous,
+        checks=checks,
     )
 
 
@@ -134,33 +134,15 @@ def _disk_needs(
     used: dict[Digest, int],
     missing: tuple[Digest, ...],
     tree: tuple[Entry, ...],
+    *,
+    links: bool,
 ) -> tuple[tuple[str, int], ...]:
     """(place, peak bytes): one copy of what is missing, and what cannot be hard-linked."""
-    executables = sum(entry.size for entry in tree if entry.executable)
+    copies = sum(entry.size for entry in tree if entry.executable or not links)
     return (
-        (str(layout.state), sum(used[digest] for digest in missing) + DISK_HEADROOM_BYTES),
-        (str(layout.opt), executables + DISK_HEADROOM_BYTES),
+        (str(layout.state), sum(used[digest] for digest in missing)),
+        (str(layout.opt), copies),
     )
-
-
-def _check_disks(report: HostReport, needs: tuple[tuple[str, int], ...]) -> None:
-    for place, needed in needs:
-        disk = report.disk(place)
-        if disk.free.value is not None and disk.free.value < needed:
-            raise InsufficientError(
-                "not enough free disk",
-                where=place,
-                needed=f"{-(-needed // MIB)} MiB",
-                found=f"{disk.free.value // MIB} MiB",
-                hint=f"free {-(-(needed - disk.free.value) // MIB)} MiB there, then run the same "
-                "command again",
-            )
-        if disk.read_only.value:
-            raise IncompatibleHostError(
-                "the file system is read-only",
-                where=place,
-                hint="mount it writable, or give another --root",
-            )
 
 
 def _appliance(
@@ -249,19 +231,8 @@ def _units(
     appliance: Appliance,
     selections: tuple[Selection, ...],
     layout: HostLayout,
-    report: HostReport,
     templates: dict[str, str],
-    required: int,
 ) -> tuple[tuple[str, str], ...]:
-    version = report.system.systemd.value
-    needed = max(MIN_SYSTEMD, required)
-    if version is None or version < needed:
-        raise IncompatibleHostError(
-            "this host's systemd is too old or missing",
-            needed=f"systemd {needed}",
-            found=str(version or "none"),
-            hint="edgekit install SET --root DIR",
-        )
     generation = layout.generation(appliance.generation)
     values = {
         "GENERATION": str(generation),
@@ -307,5 +278,6 @@ def plan_table(plan: InstallPlan) -> dict[str, Any]:
         "disk": [{"place": place, "needed_bytes": needed} for place, needed in plan.disk_needs],
         "models": [selection_table(selection) for selection in plan.selections],
         "units": [name for name, _ in plan.units],
+        "checks": checks_table(plan.checks),
         "steps": list(plan.steps()),
     }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from edgekit.core.host_layout import HostLayout
+from edgekit.core.site_units import site_drop_ins
 from edgekit.operations.host_records import load_appliance, local_key
 from edgekit.system import generations, health
 from edgekit.system.services import ForegroundServices, Services, SystemdServices
+from edgekit.system.site_config import load_site_config
 
 
 def services_for(layout: HostLayout) -> Services:
@@ -22,6 +24,7 @@ def activate(layout: HostLayout, generation: str, services: Services) -> None:
     if isinstance(services, SystemdServices):
         folder = layout.generation(generation) / "units"
         services.link_units(tuple(sorted(path.name for path in folder.iterdir())))
+        services.write_drop_ins(site_drop_ins(load_site_config(layout.site_config)))
     generations.switch_current(layout, generation)
     services.start(load_appliance(layout, generation))
 

@@ -78,8 +78,8 @@ def remove_appliance(layout: HostLayout, *, with_audit_log: bool) -> None:
         if with_audit_log:
             for name in AUDIT_STATE:
                 _remove_link_or_tree(layout.root / name)
-        for leftover in layout.state.glob("*.json"):
-            leftover.unlink()
+        for leftover in (*layout.state.glob("*.json"), layout.applied_config):
+            leftover.unlink(missing_ok=True)
 
 
 def _blobs_of(layout: HostLayout, generation: str) -> set[Digest]:

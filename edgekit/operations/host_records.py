@@ -14,6 +14,7 @@ from edgekit.core.appliance import MAX_BYTES as MAX_APPLIANCE_BYTES
 from edgekit.core.appliance import Appliance, at_site, parse_appliance
 from edgekit.core.fields import Fields
 from edgekit.core.host_layout import HostLayout
+from edgekit.core.site_config import MAX_CONFIG_BYTES
 from edgekit.core.strict_json import parse_strict
 from edgekit.errors import EdgekitError, NotInstalledError
 from edgekit.system.audit_client import append_event
@@ -87,6 +88,22 @@ def previous_generation(layout: HostLayout, generation: str) -> str | None:
     return None
 
 
+def set_previous(layout: HostLayout, generation: str, previous: str) -> None:
+    """Make `previous` what going back from an installed generation leads to.
+
+    Written before `current` moves to that generation, so the pointer never leads where no way back
+    is known. Raises HostError, FormatError.
+    """
+    path = layout.generation(generation) / RECEIPT
+    table = parse_strict(
+        read_bounded(path, MAX_RECEIPT_BYTES, RECEIPT),
+        max_bytes=MAX_RECEIPT_BYTES,
+        what=RECEIPT,
+        floats=True,
+    )
+    durable_write(path, pretty_json({**table, "previous": previous}))
+
+
 @dataclass(frozen=True, slots=True)
 class Unfinished:
     """An installation that began: what it installs and what served before ("" for nothing)."""
@@ -120,6 +137,15 @@ def end_marker(layout: HostLayout) -> None:
 
 def _marker(layout: HostLayout) -> Path:
     return layout.state / "installing.json"
+
+
+def keep_config(layout: HostLayout) -> None:
+    """Remember the configuration in force as one that works. Raises HostError."""
+    if layout.site_config.exists():
+        data = read_bounded(layout.site_config, MAX_CONFIG_BYTES, "the configuration")
+        durable_write(layout.applied_config, data)
+    else:
+        layout.applied_config.unlink(missing_ok=True)
 
 
 def ensure_api_keys(layout: HostLayout, *, renew: bool) -> str:

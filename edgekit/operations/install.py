@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekit.core import trust
@@ -13,8 +13,16 @@ from edgekit.core.events import Listener
 from edgekit.core.facts import HostReport
 from edgekit.core.host_layout import DEFAULT_LISTEN, HostLayout
 from edgekit.core.install_plan import InstallPlan, plan_install
-from edgekit.core.planner import check_compatible, select_all
-from edgekit.errors import ConfigError, PrivilegeError, TrustError
+from edgekit.core.planner import Selection, check_compatible, select_all
+from edgekit.core.preflight import (
+    Check,
+    Surroundings,
+    catching,
+    check_disks,
+    check_host,
+    refuse,
+)
+from edgekit.errors import ConfigError, EdgekitError, PrivilegeError, TrustError
 from edgekit.operations.host_records import (
     audit_event,
     end_marker,
@@ -25,6 +33,7 @@ from edgekit.operations.host_records import (
 from edgekit.operations.host_trust import trust_for_install
 from edgekit.operations.installation import Installation, Receipt
 from edgekit.operations.probe import probe_host
+from edgekit.operations.surroundings import look_around
 from edgekit.operations.verify import Trusting
 from edgekit.system import generations
 from edgekit.system.blob_store import intact_blobs, present_blobs
@@ -32,7 +41,6 @@ from edgekit.system.bundle_set import VerifiedSet, open_set, verify_set
 from edgekit.system.clock import wall_clock
 from edgekit.system.files import exclusive_lock
 from edgekit.system.resources import read_unit_templates
-from edgekit.system.services import check_port_free
 from edgekit.system.site_config import load_site_config
 
 
@@ -81,14 +89,31 @@ class InstallOptions:
         )
 
 
-def plan(options: InstallOptions) -> tuple[VerifiedSet, InstallPlan]:
-    """Verify the metadata, probe, decide. Changes nothing.
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What an installation would meet: every check, then the plan or the error it ends with."""
+
+    verified: VerifiedSet
+    checks: tuple[Check, ...]
+    plan: InstallPlan | None
+    problem: EdgekitError | None
+
+    def require(self) -> InstallPlan:
+        """The plan. Raises the problem when there is none."""
+        if self.problem is not None:
+            raise self.problem
+        assert self.plan is not None
+        return self.plan
+
+
+def plan(options: InstallOptions) -> Outlook:
+    """Verify the metadata, probe, check, decide. Changes nothing.
 
     Blobs already on the host are believed by their size here; `install` hashes them. Raises what
-    verification raises, IncompatibleHostError, InsufficientError.
+    verification raises; what is wrong with the host is in the result.
     """
     verified = _verify(options)  # I1
-    return verified, _decide(options, verified, present_blobs(options.layout, _sizes(verified)))
+    return _look(options, verified, present_blobs(options.layout, _sizes(verified)))
 
 
 def install(options: InstallOptions, listener: Listener) -> Receipt:
@@ -106,13 +131,11 @@ def install(options: InstallOptions, listener: Listener) -> Receipt:
     with exclusive_lock(layout.lock, "this host"):
         verified = _verify(options)  # I1
         intact = intact_blobs(layout, _sizes(verified), listener)
-        decided = _decide(options, verified, intact)
+        decided = _look(options, verified, intact).require()
         previous = _committed_previous(layout, decided)
         whole = not decided.missing and is_committed(layout, decided.generation)
         if decided.previous == decided.generation and whole:
             return _nothing_to_do(decided)
-        if decided.previous is None:
-            check_port_free(decided.appliance.listen)
         reason = options.insecure_downgrade if verified.below_floor else None
         return Installation(verified, decided, previous, listener, break_glass=reason).run()
 
@@ -135,23 +158,51 @@ def _sizes(verified: VerifiedSet) -> dict[Digest, int]:
     return {entry.digest: entry.size for entry in verified.manifest.entries}
 
 
-def _decide(
+def _look(
     options: InstallOptions, verified: VerifiedSet, present: frozenset[Digest]
-) -> InstallPlan:
-    layout = options.layout
+) -> Outlook:
+    """Ask every question of the preflight, then decide (nothing has been written yet)."""
+    layout, manifest = options.layout, verified.manifest
+    previous, listen = generations.current_generation(layout), options.listen_address()
     report = options.report or probe_host(places=(layout.state, layout.opt))
-    check_compatible(verified.manifest, report)
-    return plan_install(
-        manifest=verified.manifest,
+    around = Surroundings()
+    if options.report is None:
+        around = look_around(layout, options.now, listen=None if previous else listen)
+    selections: list[tuple[Selection, ...]] = []
+    checks = [
+        catching(
+            "host",
+            lambda: check_compatible(manifest, report),
+            f"{manifest.requirements.arch}, glibc {_dotted(manifest.requirements.glibc)}, "
+            f"{len(manifest.requirements.cpu_flags)} CPU flags",
+        ),
+        *check_host(manifest, report, layout, around, listen=listen),
+        catching(
+            "memory",
+            lambda: selections.append(select_all(manifest, report)),
+            "memory for every model and its context",
+        ),
+    ]
+    if not selections:
+        return Outlook(verified, tuple(checks), None, refuse(checks))
+    decided = plan_install(
+        manifest=manifest,
         statement=verified.statement,
-        selections=select_all(verified.manifest, report),
-        report=report,
+        selections=selections[0],
         layout=layout,
         templates=read_unit_templates(),
         present=present,
-        listen=options.listen_address(),
-        previous=generations.current_generation(layout),
+        listen=listen,
+        previous=previous,
+        links=around.one_file_system is not False,
     )
+    checks += check_disks(report, decided.disk_needs, around)
+    found = replace(decided, checks=tuple(checks))
+    return Outlook(verified, found.checks, found, refuse(checks))
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
 
 
 def _committed_previous(layout: HostLayout, decided: InstallPlan) -> str | None:

@@ -26,6 +26,7 @@ from edgekit.operations.host_records import (
     end_marker,
     ensure_api_keys,
     is_committed,
+    keep_config,
     pretty_json,
     previous_generation,
 )
@@ -121,6 +122,7 @@ class Installation:
             self._switch_and_start()
         with self._timed("health"):
             self._check_health()
+        keep_config(self._layout)
         self._advance_trust()
         receipt = Receipt(
             generation=self._plan.generation,

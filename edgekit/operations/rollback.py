@@ -1,4 +1,8 @@
-"""`edgekit rollback`: back to the generation that served before the current one."""
+"""`edgekit rollback`: back to the generation that served before the current one.
+
+Afterwards the two have changed places: what was left is what the next rollback goes back to, and gc
+keeps both.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from edgekit.operations.host_records import (
     audit_event,
     previous_generation,
     require_generation,
+    set_previous,
 )
 from edgekit.system.files import exclusive_lock
 from edgekit.system.services import ForegroundServices
@@ -37,6 +42,7 @@ def rollback(layout: HostLayout, listener: Listener) -> tuple[str, str]:
         services = services_for(layout)
         listener(Started("roll back"))
         try:
+            set_previous(layout, previous, current)
             activate(layout, previous, services)
             check_health(layout, previous)
         except BaseException:

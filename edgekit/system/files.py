@@ -143,6 +143,14 @@ def free_bytes(path: Path) -> int:
     return usage.f_bavail * usage.f_frsize
 
 
+def file_system_of(path: Path) -> int:
+    """The number of the file system that holds, or will hold, path; links within one are cheap."""
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    return existing.stat().st_dev
+
+
 @contextmanager
 def exclusive_lock(path: Path, what: str) -> Iterator[None]:
     """Hold an advisory lock on `path` for the length of the block; never waits.

@@ -6,6 +6,7 @@ only then) or raises, and `stop` leaves no process behind.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -14,11 +15,14 @@ from typing import Protocol
 
 from edgekit.core.appliance import Appliance
 from edgekit.core.host_layout import HostLayout
+from edgekit.core.site_units import DROP_IN, SOCKET_UNIT
 from edgekit.errors import EngineError, EngineNotReadyError, HostError, PortInUseError
-from edgekit.system.files import fsync_directory, translate_os_error
+from edgekit.system.files import durable_write, fsync_directory, translate_os_error
 from edgekit.system.process import Child, run, spawn
 
 TARGET = "edgekit.target"
+AUDIT_WRITER = "edgekit-auditd.service"
+GATEWAY = "edgekit-gateway.service"
 JOURNAL_LINES = 15
 SYSTEMCTL_TIMEOUT_S = 1500
 STOP_GRACE_S = 10.0
@@ -58,8 +62,38 @@ class SystemdServices:
         except OSError as error:
             raise translate_os_error(error, "linking units") from error
 
+    def write_drop_ins(self, texts: dict[str, str]) -> None:
+        """Write the site's drop-ins by unit, and remove those that are no longer among them.
+
+        The operator's own drop-ins beside them stay. Raises HostError.
+        """
+        try:
+            for unit, text in texts.items():
+                folder = self._layout.units / f"{unit}.d"
+                folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+                durable_write(folder / DROP_IN, text.encode())
+            for path in self._layout.units.glob(f"edgekit*.d/{DROP_IN}"):
+                if path.parent.name.removesuffix(".d") not in texts:
+                    path.unlink()
+                    with contextlib.suppress(OSError):
+                        path.parent.rmdir()  # not when the operator's own lie there
+        except OSError as error:
+            raise translate_os_error(error, "writing drop-ins") from error
+
+    def restart_front(self) -> None:
+        """Restart audit writer, listener and gateway, with what their units say now."""
+        _systemctl("daemon-reload")
+        run(
+            ["systemctl", "stop", GATEWAY, SOCKET_UNIT],
+            timeout_s=SYSTEMCTL_TIMEOUT_S,
+            check=False,
+        )
+        for unit in (AUDIT_WRITER, SOCKET_UNIT, GATEWAY):
+            _restart(unit)
+
     def unlink_units(self) -> None:
-        """Remove every link this class made."""
+        """Remove every link and drop-in this class made."""
+        self.write_drop_ins({})
         try:
             self._unlink_all_but(())
             (self._layout.units / "multi-user.target.wants" / TARGET).unlink(missing_ok=True)
@@ -77,16 +111,8 @@ class SystemdServices:
         """Reload, then start the target's units; engines are ready when this returns."""
         _systemctl("daemon-reload")
         engines = [f"edgekit-engine@{engine.name}.service" for engine in appliance.engines]
-        units = [
-            "edgekit-auditd.service",
-            *engines,
-            "edgekit-gateway.socket",
-            "edgekit-gateway.service",
-        ]
-        for unit in units:
-            done = run(["systemctl", "restart", unit], timeout_s=SYSTEMCTL_TIMEOUT_S, check=False)
-            if done.returncode != 0:
-                raise _unit_failed(unit)
+        for unit in (AUDIT_WRITER, *engines, SOCKET_UNIT, GATEWAY):
+            _restart(unit)
         # Started last and not restarted: a restart would take its running parts along.
         _systemctl("start", TARGET)
 
@@ -94,7 +120,7 @@ class SystemdServices:
         """Stop all of the appliance's units and forget their failures."""
         run(["systemctl", "stop", "edgekit*"], timeout_s=SYSTEMCTL_TIMEOUT_S, check=False)
         run(
-            ["systemctl", "stop", TARGET, "edgekit-gateway.socket"],
+            ["systemctl", "stop", TARGET, SOCKET_UNIT],
             timeout_s=SYSTEMCTL_TIMEOUT_S,
             check=False,
         )
@@ -106,6 +132,12 @@ def _ensure_link(path: Path, target: Path) -> None:
         return
     path.unlink(missing_ok=True)
     path.symlink_to(target)
+
+
+def _restart(unit: str) -> None:
+    done = run(["systemctl", "restart", unit], timeout_s=SYSTEMCTL_TIMEOUT_S, check=False)
+    if done.returncode != 0:
+        raise _unit_failed(unit)
 
 
 def _systemctl(*arguments: str) -> None:

@@ -152,7 +152,7 @@ class Host:
         """Plan an installation; whether the set was below the floor."""
         options = InstallOptions((self.folder,), self.layout, now=now,
                                  insecure_downgrade=downgrade)
-        return plan(options)[0].below_floor
+        return plan(options).verified.below_floor
 
 
 @pytest.mark.parametrize("what", ["root 1", "this set"])

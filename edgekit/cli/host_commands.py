@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,6 +17,16 @@ from edgekit.cli.app import (
 )
 from edgekit.cli.progress import progress_listener
 from edgekit.cli.report import format_bytes, render_json
+from edgekit.cli.wishes import (
+    ContextOption,
+    EngineOption,
+    KvOption,
+    OvercommitOption,
+    PlacementOption,
+    UsersOption,
+    VariantOption,
+    wishes_of,
+)
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.preflight import Check
 
@@ -41,13 +51,19 @@ def register(app: typer.Typer) -> None:
     app.command("remove")(remove)
 
 
-def probe(root: RootOption = HostLayout.HOST) -> None:
+def probe(
+    root: RootOption = HostLayout.HOST,
+    bandwidth: Annotated[
+        bool, typer.Option("--bandwidth", help="Measure memory speed, too (half a second).")
+    ] = False,
+) -> None:
     """Print facts about this host as JSON, each with its source. Changes nothing."""
     from edgekit.core.facts import report_table
     from edgekit.operations.probe import probe_host
 
     layout = HostLayout(root.resolve())
-    typer.echo(render_json(report_table(probe_host(places=(layout.state, layout.opt)))))
+    report = probe_host(places=(layout.state, layout.opt), bandwidth=bandwidth)
+    typer.echo(render_json(report_table(report)))
 
 
 def plan(
@@ -58,31 +74,44 @@ def plan(
     listen: ListenOption = None,
     profile: ProfileOption = None,
     host: HostOption = None,
+    users: UsersOption = None,
+    engine: EngineOption = None,
+    variant: VariantOption = None,
+    context: ContextOption = None,
+    kv_type: KvOption = None,
+    placement: PlacementOption = None,
+    insecure_overcommit: OvercommitOption = False,
+    every: Annotated[bool, typer.Option("--all", help="Show every way that was weighed.")] = False,
     json_: JsonOption = False,
 ) -> None:
     """Show what install would do on this host, or another, and why. Changes nothing."""
+    from edgekit.cli.plan_text import render_plan
     from edgekit.core.install_plan import plan_table
     from edgekit.operations.install import InstallOptions
     from edgekit.operations.install import plan as make_plan
-    from edgekit.operations.probe import load_host
+    from edgekit.operations.probe import load_host, profile_wishes
 
     layout = HostLayout(root.resolve())
-    report = load_host(profile, host, places=(layout.state, layout.opt))
+    wishes = wishes_of(
+        users=users, engine=engine, variant=variant, context=context, kv_type=kv_type,
+        placement=placement, insecure_overcommit=insecure_overcommit,
+    )
     options = InstallOptions(
-        tuple(folders), layout, listen, fingerprint, insecure_developer_root, report
+        tuple(folders),
+        layout,
+        listen,
+        fingerprint,
+        insecure_developer_root,
+        load_host(profile, host, places=(layout.state, layout.opt)),
+        wishes=profile_wishes(wishes, profile),
     )
     outlook = make_plan(options)
     if json_:
-        decided = outlook.require()
-        typer.echo(render_json(plan_table(decided)))
+        typer.echo(render_json(plan_table(outlook.require())))
         return
     for check in outlook.checks:
         _print_check(check)
-    table = plan_table(outlook.require())
-    for model in table["models"]:
-        _print_candidates(model)
-    for number, step in enumerate(table["steps"], 1):
-        typer.echo(f"{number}. {step}")
+    typer.echo(render_plan(plan_table(outlook.require()), every=every))
 
 
 def _print_check(check: Check) -> None:
@@ -91,23 +120,6 @@ def _print_check(check: Check) -> None:
     typer.echo(f"{check.verdict:<8} {check.name}{where}: needed {check.needed}{found}")
     if check.verdict == "warned":
         typer.echo(f"         {check.message}\n         hint: {check.hint}")
-
-
-def _print_candidates(model: dict[str, Any]) -> None:
-    typer.echo(f"model {model['model']}")
-    for candidate in model["candidates"]:
-        mark = "->" if candidate["chosen"] else "  "
-        typer.echo(
-            f" {mark} {candidate['engine']} {candidate['quantization']}, {candidate['slots']} slots"
-            f" of {candidate['context']} tokens, {candidate['threads']} threads: "
-            f"{candidate['reason']}"
-        )
-    need = model["chosen"]["need"]
-    parts = ", ".join(
-        f"{name.replace('_', ' ')} {format_bytes(need[name])}"
-        for name in ("weights", "kv_cache", "compute", "output", "process")
-    )
-    typer.echo(f"    memory {format_bytes(need['total'])}: {parts}")
 
 
 def install(
@@ -121,6 +133,13 @@ def install(
         str | None,
         typer.Option("--insecure-downgrade", help="Why an older set is let in; audited."),
     ] = None,
+    users: UsersOption = None,
+    engine: EngineOption = None,
+    variant: VariantOption = None,
+    context: ContextOption = None,
+    kv_type: KvOption = None,
+    placement: PlacementOption = None,
+    insecure_overcommit: OvercommitOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Verify a set, install it and answer a question with it, or leave the host as it was."""
@@ -128,7 +147,11 @@ def install(
     from edgekit.operations.install import install as run_install
 
     if dry_run:
-        plan(folders, root, fingerprint, insecure_developer_root, listen, json_=json_)
+        plan(
+            folders, root, fingerprint, insecure_developer_root, listen, users=users,
+            engine=engine, variant=variant, context=context, kv_type=kv_type,
+            placement=placement, insecure_overcommit=insecure_overcommit, json_=json_,
+        )
         return
     options = InstallOptions(
         tuple(folders),
@@ -137,6 +160,10 @@ def install(
         fingerprint,
         insecure_developer_root,
         insecure_downgrade=insecure_downgrade,
+        wishes=wishes_of(
+            users=users, engine=engine, variant=variant, context=context, kv_type=kv_type,
+            placement=placement, insecure_overcommit=insecure_overcommit,
+        ),
     )
     with progress_listener() as listener:
         receipt = run_install(options, listener)

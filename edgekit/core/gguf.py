@@ -23,6 +23,8 @@ MAX_HEADER_BYTES = 256 << 20
 MAX_DIMENSIONS = 4
 MAX_NAME_BYTES = 63
 MAX_KEY_BYTES = 256
+MAX_KEPT_ITEMS = 1024
+"""Arrays of at most so many integers are kept: as many as a model may have layers."""
 
 _SCALARS = {
     0: "<B",
@@ -37,6 +39,7 @@ _SCALARS = {
     12: "<d",
 }
 _U32, _BOOL, _STRING, _ARRAY = 4, 7, 8, 9
+_INTEGERS = frozenset((0, 1, 2, 3, 4, 5, 10, 11))
 
 TENSOR_TYPES = {
     0: ("F32", 1, 4),
@@ -99,11 +102,13 @@ class Tensor:
 class GgufHeader:
     """A checked header. `metadata` holds scalars and strings; arrays are kept as their length.
 
-    `types` has ggml's number of the type of every value, or of the items of an array.
+    `types` has ggml's number of the type of every value, or of the items of an array. `numbers` has
+    the items of short arrays of integers or booleans: what models say per layer.
     """
 
     metadata: dict[str, int | float | bool | str]
     array_lengths: dict[str, int]
+    numbers: dict[str, tuple[int, ...]]
     types: dict[str, int]
     tensors: tuple[Tensor, ...]
     data_offset: int
@@ -127,24 +132,6 @@ class GgufHeader:
                 count *= dimension
             total += count
         return total
-
-    def shape(self) -> dict[str, int]:
-        """The integers planning needs, in elements (names follow research: serving, 3.1)."""
-        arch = self.text("general.architecture")
-        heads = self.integer(f"{arch}.attention.head_count")
-        width = self.integer(f"{arch}.embedding_length")
-        head_width = width // heads if heads else 0
-        return {
-            "layers": self.integer(f"{arch}.block_count"),
-            "width": width,
-            "ffn": self.integer(f"{arch}.feed_forward_length"),
-            "heads": heads,
-            "kv_heads": self.integer(f"{arch}.attention.head_count_kv", heads),
-            "key_width": self.integer(f"{arch}.attention.key_length", head_width),
-            "value_width": self.integer(f"{arch}.attention.value_length", head_width),
-            "context": self.integer(f"{arch}.context_length"),
-            "vocabulary": self.array_lengths.get("tokenizer.ggml.tokens", 0),
-        }
 
 
 def read_gguf_header(file: ByteReader, file_size: int, name: str) -> GgufHeader:
@@ -204,7 +191,7 @@ def _header(reader: _Reader, file_size: int) -> GgufHeader:
         raise reader.fail(f"version {version} is not 2 or 3")
     tensor_count = reader.bounded(MAX_TENSORS, "tensor count")
     key_count = reader.bounded(MAX_KEYS, "key count")
-    metadata, lengths, types = _metadata(reader, key_count)
+    metadata, arrays, types = _metadata(reader, key_count)
     raw = [_tensor(reader) for _ in range(tensor_count)]
     alignment = metadata.get("general.alignment", 32)
     if types.get("general.alignment", _U32) != _U32:
@@ -213,14 +200,20 @@ def _header(reader: _Reader, file_size: int) -> GgufHeader:
         raise reader.fail("alignment is not a power of two from 8 to 65536")
     data_offset = -(-reader.position // alignment) * alignment
     _check_tensors(reader, raw, alignment, file_size - data_offset)
-    return GgufHeader(metadata, lengths, types, tuple(raw), data_offset)
+    lengths = {key: count for key, (count, _) in arrays.items()}
+    numbers = {key: items for key, (_, items) in arrays.items() if items is not None}
+    return GgufHeader(metadata, lengths, numbers, types, tuple(raw), data_offset)
+
+
+_Array = tuple[int, tuple[int, ...] | None]
+"""Number of items, and the items when they are kept."""
 
 
 def _metadata(
     reader: _Reader, count: int
-) -> tuple[dict[str, int | float | bool | str], dict[str, int], dict[str, int]]:
+) -> tuple[dict[str, int | float | bool | str], dict[str, _Array], dict[str, int]]:
     metadata: dict[str, int | float | bool | str] = {}
-    lengths: dict[str, int] = {}
+    arrays: dict[str, _Array] = {}
     types: dict[str, int] = {}
     for _ in range(count):
         key = reader.string(MAX_KEY_BYTES)
@@ -228,10 +221,10 @@ def _metadata(
             raise reader.fail(f"key {key[:60]!r} is empty or there twice")
         kind = reader.number("<I")
         if kind == _ARRAY:
-            types[key], lengths[key] = _skip_array(reader)
+            types[key], arrays[key] = _array(reader)
         else:
             types[key], metadata[key] = kind, _scalar(reader, kind)
-    return metadata, lengths, types
+    return metadata, arrays, types
 
 
 def _scalar(reader: _Reader, kind: int) -> int | float | bool | str:
@@ -250,19 +243,21 @@ def _scalar(reader: _Reader, kind: int) -> int | float | bool | str:
     return value
 
 
-def _skip_array(reader: _Reader) -> tuple[int, int]:
-    """Check an array's items; their type and number. Nested arrays are refused."""
+def _array(reader: _Reader) -> tuple[int, _Array]:
+    """Check an array's items; their type, number and, if short and whole, values. No nesting."""
     kind = reader.number("<I")
     count = reader.bounded(MAX_ARRAY_ITEMS, "array length")
     if kind == _STRING:
         for _ in range(count):
             reader.bytes(reader.bounded(MAX_STRING_BYTES, "string length"))
-    elif kind == _BOOL or kind in _SCALARS:
-        width = 1 if kind == _BOOL else struct.calcsize(_SCALARS[kind])
-        reader.bytes(width * count)
-    else:
+        return kind, (count, None)
+    if kind != _BOOL and kind not in _SCALARS:
         raise reader.fail(f"array of type {kind}")
-    return kind, count
+    code = "<B" if kind == _BOOL else _SCALARS[kind]
+    data = reader.bytes(struct.calcsize(code) * count)
+    if count > MAX_KEPT_ITEMS or (kind != _BOOL and kind not in _INTEGERS):
+        return kind, (count, None)
+    return kind, (count, struct.unpack(f"<{count}{code[1]}", data))
 
 
 def _tensor(reader: _Reader) -> Tensor:

@@ -39,10 +39,35 @@ _RANGES = {
     "expert_count": (0, 1 << 14),
     "expert_used_count": (0, 1 << 14),
     "vocab_size": (1, MAX_VOCABULARY),
+    "expert_shared_count": (0, 1 << 10),
+    "expert_shared_feed_forward_length": (0, 1 << 24),
+    "nextn_predict_layers": (0, MAX_LAYERS),
+    "full_attention_interval": (0, MAX_LAYERS),
+    "token_shift_count": (0, 16),
+    "attention.key_length_mla": (0, 1 << 16),
+    "attention.value_length_mla": (0, 1 << 16),
+    "attention.key_length_swa": (0, 1 << 16),
+    "attention.value_length_swa": (0, 1 << 16),
+    "attention.kv_lora_rank": (0, 1 << 16),
+    "attention.q_lora_rank": (0, 1 << 16),
+    "attention.shared_kv_layers": (0, MAX_LAYERS),
+    "kda.head_dim": (0, 1 << 12),
+    "shortconv.l_cache": (0, 1 << 8),
+    "ssm.conv_kernel": (0, 1 << 8),
+    "ssm.group_count": (0, 1 << 12),
+    "ssm.inner_size": (0, 1 << 20),
+    "ssm.state_size": (0, 1 << 16),
+    "ssm.time_step_rank": (0, 1 << 16),
+    "wkv.head_size": (0, 1 << 12),
 }
 """Key below the architecture: least and greatest value. The first three must be there."""
 _REQUIRED = ("block_count", "context_length", "embedding_length")
-_PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+_PER_LAYER = (
+    "attention.head_count",
+    "attention.head_count_kv",
+    "feed_forward_length",
+    "expert_feed_forward_length",
+)
 _TOKEN_ARRAYS = {
     "tokenizer.ggml.tokens": (_TEXT,),
     "tokenizer.ggml.scores": (_F32, _I32),

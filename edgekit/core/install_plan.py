@@ -17,7 +17,8 @@ from edgekit.core.appliance import (
 )
 from edgekit.core.digest import Digest
 from edgekit.core.host_layout import HostLayout
-from edgekit.core.planner import BATCH_TOKENS, MIB, Selection, selection_table
+from edgekit.core.planning.explain import selection_table
+from edgekit.core.planning.values import MIB, Selection, Serving
 from edgekit.core.preflight import Check, checks_table
 from edgekit.core.release import CarriedImage, Entry, Manifest
 from edgekit.core.trust import ReleaseStatement
@@ -197,16 +198,7 @@ def _engine(
         model.name,
         "--socket",
         str(socket),
-        "--ctx-size",
-        str(chosen.context * chosen.slots),
-        "--parallel",
-        str(chosen.slots),
-        "--threads",
-        str(chosen.threads),
-        "--batch-size",
-        str(BATCH_TOKENS),
-        "--ubatch-size",
-        str(BATCH_TOKENS),
+        *serving_arguments(chosen.serving),
     )
     return EngineSettings(
         name=model.name,
@@ -225,6 +217,27 @@ def _engine(
             CanaryCheck(model.name, prompt, answer) for prompt, answer in model.canaries
         ),
     )
+
+
+def serving_arguments(serving: Serving) -> tuple[str, ...]:
+    """The plan's numbers as llama.cpp's options."""
+    options: tuple[tuple[str, object], ...] = (
+        ("--ctx-size", serving.context * serving.slots),
+        ("--parallel", serving.slots),
+        ("--threads", serving.threads),
+        ("--batch-size", serving.batch),
+        ("--ubatch-size", serving.batch),
+        ("--cache-type-k", serving.kv_type),
+        ("--cache-type-v", serving.kv_type),
+        ("--n-gpu-layers", serving.gpu_layers),
+    )
+    if serving.devices:
+        options += (("--device", ",".join(share.name for share in serving.devices)),)
+    if serving.tensor_split:
+        options += (("--tensor-split", ",".join(map(str, serving.tensor_split))),)
+    if serving.host_experts:
+        options += (("--n-cpu-moe", serving.host_experts),)
+    return tuple(text for name, value in options for text in (name, str(value)))
 
 
 def _units(
@@ -251,7 +264,7 @@ def _units(
     for selection in selections:
         name = selection.model.name
         assert selection.chosen.need is not None
-        limit = selection.chosen.need.total * (100 + MEMORY_MARGIN_PERCENT) // 100 + 64 * MIB
+        limit = selection.chosen.need.host * (100 + MEMORY_MARGIN_PERCENT) // 100 + 64 * MIB
         units[f"edgekit-engine@{name}.service"] = render_unit(
             templates[ENGINE_UNIT],
             values | {"NAME": name, "ARGUMENT": escape_argument(name), "MEMORY_MAX": str(limit)},

@@ -8,39 +8,41 @@ profile everywhere. Schema: docs/reference/profile.md.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from edgekit.core.facts import (
-    SCHEMA,
     CpuFacts,
     DiskFacts,
     Fact,
+    GpuFacts,
     HostReport,
     MemoryFacts,
     SystemFacts,
+    unknown_facts,
 )
 from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN
 from edgekit.core.recipe import ARCHITECTURES
-from edgekit.core.strict_json import parse_strict
 from edgekit.core.toml_lines import find_line
 from edgekit.errors import EdgekitError, RecipeError
 
 MAX_PROFILE_BYTES = 1 << 20
-MAX_REPORT_BYTES = 4 << 20
 GIB = 1 << 30
-MIB = 1 << 20
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A named class of hosts: who it is for, and the least that each of them has."""
+    """A named class of hosts: who it is for, and the least that each of them has.
+
+    `users` is how many people each of them serves at once, when the profile says it.
+    """
 
     name: str
     description: str
+    users: int | None
     report: HostReport
 
 
@@ -72,143 +74,87 @@ def _profile(fields: Fields, places: tuple[str, ...]) -> Profile:
         return Fact(value, source)
 
     description = fields.text("description", max_length=500, default="")
-    cores = fields.integer("cores", low=1, high=4096)
+    users = fields.integer("users", low=1, high=10_000, default=None)
     memory = fields.integer("memory_gib", low=1, high=1 << 16) * GIB
     free = fields.integer("available_gib", low=1, high=1 << 16, default=None)
     disk = fields.integer("disk_gib", low=1, high=1 << 20) * GIB
-    glibc = fields.text("glibc", pattern=r"[0-9]{1,3}\.[0-9]{1,3}").split(".")
+    swap = fields.integer("swap_gib", low=0, high=1 << 16, default=0) * GIB
     report = HostReport(
-        cpu=CpuFacts(
-            arch=fact(fields.text("arch", choices=ARCHITECTURES)),
-            name=fact(None),
-            flags=fact(fields.texts("cpu_flags", max_items=200, pattern=r"[a-z0-9_]{1,30}")),
-            usable_threads=fact(cores),
-            physical_cores=fact(cores),
-            quota=fact(None),
-        ),
-        memory=MemoryFacts(
+        cpu=_cpu(fields, source),
+        memory=unknown_facts(
+            MemoryFacts,
+            source,
             total=fact(memory),
             available=fact(memory * 9 // 10 if free is None else free * GIB),
-            limit=fact(None),
-            limit_used=fact(None),
-            swap=fact(None),
+            swap=fact(swap),
         ),
         disks=tuple(
-            DiskFacts(place, fact(disk), fact(None), fact(False), fact(False)) for place in places
+            unknown_facts(
+                DiskFacts,
+                source,
+                path=place,
+                free=fact(disk),
+                read_only=fact(False),
+                no_exec=fact(False),
+            )
+            for place in places
         ),
-        system=SystemFacts(
-            distribution=fact(None),
-            kernel=fact(None),
-            glibc=fact((int(glibc[0]), int(glibc[1]))),
+        gpus=tuple(
+            gpu for item in fields.items("gpu", max_items=64, default=[])
+            for gpu in _gpus(item, source)
+        ),
+        system=unknown_facts(
+            SystemFacts,
+            source,
+            glibc=fact(_pair(fields, "glibc")),
             systemd=fact(fields.integer("systemd", low=1, high=10_000)),
             systemd_running=fact(True),
-            podman=fact(None),
+            podman=fact(fields.text("podman", max_length=60, default=None)),
+            python=fact(fields.text("python", max_length=60, default=None)),
         ),
     )
     fields.finish()
-    return Profile(name, description, report)
+    return Profile(name, description, users, report)
 
 
-def parse_report(data: bytes, *, file: str) -> HostReport:
-    """JSON bytes of `edgekit probe` back to the report. Raises FormatError that names the key."""
-    fields = Fields(parse_strict(data, max_bytes=MAX_REPORT_BYTES, what=file))
-    fields.text("schema", choices=(SCHEMA,))
-    report = HostReport(
-        cpu=_cpu(fields.table("cpu")),
-        memory=_memory(fields.table("memory")),
-        disks=tuple(_disk(item) for item in fields.items("disks", max_items=32)),
-        system=_system(fields.table("system")),
+def _cpu(fields: Fields, source: str) -> CpuFacts:
+    cores = Fact(fields.integer("cores", low=1, high=4096), source)
+    return unknown_facts(
+        CpuFacts,
+        source,
+        arch=Fact(fields.text("arch", choices=ARCHITECTURES), source),
+        flags=Fact(fields.texts("cpu_flags", max_items=200, pattern=r"[a-z0-9_]{1,30}"), source),
+        usable_threads=cores,
+        physical_cores=cores,
+    )
+
+
+def _gpus(fields: Fields, source: str) -> list[GpuFacts]:
+    """`[[gpu]]`: one kind of accelerator, `count` times."""
+
+    def fact(value: T | None) -> Fact[T]:
+        return Fact(value, source)
+
+    memory = fields.integer("memory_gib", low=1, high=1 << 12) * GIB
+    count = fields.integer("count", low=1, high=64, default=1)
+    gpu = unknown_facts(
+        GpuFacts,
+        source,
+        vendor=fact(fields.text("vendor", choices=("nvidia", "amd", "intel"))),
+        name=fact(fields.text("name", max_length=100)),
+        architecture=fact(fields.text("architecture", pattern=r"[a-z0-9.]{1,20}", default=None)),
+        memory=fact(memory),
+        memory_free=fact(memory * 97 // 100),
+        driver=fact(fields.text("driver", pattern=r"[a-z0-9_]{1,20}", default=None)),
+        driver_version=fact(fields.text("driver_version", max_length=40, default=None)),
+        cuda=fact(_pair(fields, "cuda") if "cuda" in fields.keys() else None),  # noqa: SIM118
+        integrated=fact(fields.boolean("integrated", default=False)),
+        partitioned=fact(False),
     )
     fields.finish()
-    return report
+    return [replace(gpu, identity=fact(str(number))) for number in range(count)]
 
 
-def _cpu(fields: Fields) -> CpuFacts:
-    facts = CpuFacts(
-        arch=_text(fields, "arch"),
-        name=_text(fields, "name"),
-        flags=_texts(fields, "flags"),
-        usable_threads=_integer(fields, "usable_threads"),
-        physical_cores=_integer(fields, "physical_cores"),
-        quota=_integer(fields, "quota"),
-    )
-    fields.finish()
-    return facts
-
-
-def _memory(fields: Fields) -> MemoryFacts:
-    facts = MemoryFacts(
-        **{
-            name: _integer(fields, name)
-            for name in ("total", "available", "limit", "limit_used", "swap")
-        }
-    )
-    fields.finish()
-    return facts
-
-
-def _disk(fields: Fields) -> DiskFacts:
-    facts = DiskFacts(
-        path=fields.text("path", max_length=4096),
-        free=_integer(fields, "free"),
-        file_system=_text(fields, "file_system"),
-        read_only=_boolean(fields, "read_only"),
-        no_exec=_boolean(fields, "no_exec"),
-    )
-    fields.finish()
-    return facts
-
-
-def _system(fields: Fields) -> SystemFacts:
-    facts = SystemFacts(
-        distribution=_text(fields, "distribution"),
-        kernel=_text(fields, "kernel"),
-        glibc=_version(fields, "glibc"),
-        systemd=_integer(fields, "systemd"),
-        systemd_running=_boolean(fields, "systemd_running"),
-        podman=_text(fields, "podman"),
-    )
-    fields.finish()
-    return facts
-
-
-def _fact(fields: Fields, key: str, kind: type[T]) -> tuple[T | None, str]:
-    """(value or None, source) of one fact's table."""
-    table = fields.table(key)
-    raw: Any = table.take("value", object)
-    if raw is not None and (not isinstance(raw, kind) or (kind is int and raw is True)):
-        raise table.fail("value", f"expected {kind.__name__} or null")
-    source = table.text("source", max_length=200)
-    table.finish()
-    return raw, source
-
-
-def _text(fields: Fields, key: str) -> Fact[str]:
-    value, source = _fact(fields, key, str)
-    return Fact(value[:1000] if value else None, source)
-
-
-def _integer(fields: Fields, key: str) -> Fact[int]:
-    return Fact(*_fact(fields, key, int))
-
-
-def _boolean(fields: Fields, key: str) -> Fact[bool]:
-    return Fact(*_fact(fields, key, bool))
-
-
-def _texts(fields: Fields, key: str) -> Fact[tuple[str, ...]]:
-    value, source = _fact(fields, key, list)
-    if value is None:
-        return Fact(None, source)
-    if len(value) > 1000 or not all(isinstance(item, str) for item in value):
-        raise fields.fail(key, "expected at most 1000 strings")
-    return Fact(tuple(value), source)
-
-
-def _version(fields: Fields, key: str) -> Fact[tuple[int, int]]:
-    value, source = _fact(fields, key, list)
-    if value is None:
-        return Fact(None, source)
-    if len(value) != 2 or not all(type(item) is int for item in value):
-        raise fields.fail(key, "expected two integers")
-    return Fact((value[0], value[1]), source)
+def _pair(fields: Fields, key: str) -> tuple[int, int]:
+    major, minor = fields.text(key, pattern=r"[0-9]{1,3}\.[0-9]{1,3}").split(".")
+    return int(major), int(minor)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.core.digest import Digest
+from edgekit.core.engine_pack import EnginePack, engine_table, parse_engine, parse_pair
 from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN, RelPath
 from edgekit.core.strict_json import encode_canonical, parse_canonical
@@ -50,30 +51,23 @@ class Requirements:
     systemd: int
 
 
-@dataclass(frozen=True, slots=True)
-class EnginePack:
-    """An engine in the set: its tree's prefix in the entries and the program to start."""
-
-    kind: str
-    provider: str
-    version: str
-    prefix: RelPath
-    program: RelPath
+ShapeValue = int | tuple[int, ...]
+MAX_SHAPE_ITEMS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class CarriedVariant:
     """One variant of a model's weights, with the facts that planning needs.
 
-    `shape` holds the integers of the weights' own header (layers, heads, widths, in units of
-    elements), read and checked on the connected side.
+    `shape` holds what the weights' own header says (layers, heads, widths, in elements; sizes in
+    bytes), numbers or one number per layer, read and checked on the connected side.
     """
 
     format: str
     quantization: str
     files: tuple[RelPath, ...]
     bytes: int
-    shape: tuple[tuple[str, int], ...]
+    shape: tuple[tuple[str, ShapeValue], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,16 +260,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
                 }
                 for e in manifest.entries
             ],
-            "engines": [
-                {
-                    "kind": e.kind,
-                    "provider": e.provider,
-                    "version": e.version,
-                    "prefix": str(e.prefix),
-                    "program": str(e.program),
-                }
-                for e in manifest.engines
-            ],
+            "engines": [engine_table(e) for e in manifest.engines],
             "models": [_model_table(model) for model in manifest.models],
             "images": [
                 {
@@ -304,7 +289,7 @@ def _model_table(model: CarriedModel) -> dict[str, Any]:
                 "quantization": v.quantization,
                 "bytes": v.bytes,
                 "files": [str(path) for path in v.files],
-                "shape": dict(v.shape),
+                "shape": {k: n if isinstance(n, int) else list(n) for k, n in v.shape},
             }
             for v in model.variants
         ],
@@ -323,7 +308,7 @@ def parse_manifest(data: bytes) -> Manifest:
         rehearsed_on=fields.text("rehearsed_on", max_length=200),
         requirements=_requirements(fields.table("requirements")),
         entries=tuple(_entry(f) for f in fields.items("entries", max_items=MAX_ENTRIES)),
-        engines=tuple(_engine(f) for f in fields.items("engines", max_items=16)),
+        engines=tuple(parse_engine(f) for f in fields.items("engines", max_items=16)),
         models=tuple(_model(f) for f in fields.items("models", max_items=64)),
         images=tuple(_image(f) for f in fields.items("images", max_items=64)),
     )
@@ -332,12 +317,9 @@ def parse_manifest(data: bytes) -> Manifest:
 
 
 def _requirements(fields: Fields) -> Requirements:
-    glibc = fields.take("glibc", list)
-    if len(glibc) != 2 or not all(type(part) is int and 0 <= part < 1000 for part in glibc):
-        raise fields.fail("glibc", "expected two small integers")
     requirements = Requirements(
         arch=fields.text("arch", choices=("x86_64", "aarch64")),
-        glibc=(glibc[0], glibc[1]),
+        glibc=parse_pair(fields, "glibc"),
         cpu_flags=fields.texts("cpu_flags", max_items=64, pattern=r"[a-z0-9_]{1,30}"),
         systemd=fields.integer("systemd", low=0, high=10_000),
     )
@@ -355,18 +337,6 @@ def _entry(fields: Fields) -> Entry:
     )
     fields.finish()
     return entry
-
-
-def _engine(fields: Fields) -> EnginePack:
-    pack = EnginePack(
-        kind=fields.text("kind", choices=("llama.cpp", "vllm")),
-        provider=fields.text("provider", pattern=NAME_PATTERN),
-        version=fields.text("version", max_length=60),
-        prefix=RelPath(fields.text("prefix", max_length=1024)),
-        program=RelPath(fields.text("program", max_length=1024)),
-    )
-    fields.finish()
-    return pack
 
 
 def _model(fields: Fields) -> CarriedModel:
@@ -390,17 +360,27 @@ def _model(fields: Fields) -> CarriedModel:
 
 def _variant(fields: Fields) -> CarriedVariant:
     shape = fields.mapping("shape", max_items=64)
-    if not all(type(value) is int and 0 <= value < 1 << 50 for value in shape.values()):
-        raise fields.fail("shape", "expected integers from 0 to 2^50")
+    if not all(_is_shape_value(value) for value in shape.values()):
+        raise fields.fail("shape", f"expected integers to 2^50, or {MAX_SHAPE_ITEMS} of them")
     variant = CarriedVariant(
         format=fields.text("format", choices=("gguf", "safetensors")),
         quantization=fields.text("quantization", pattern=r"[A-Za-z0-9_]{2,20}"),
         files=tuple(map(RelPath, fields.texts("files", max_items=1000, max_length=1024))),
         bytes=fields.integer("bytes", low=0, high=MAX_SET_BYTES),
-        shape=tuple(sorted(shape.items())),
+        shape=tuple(
+            (key, tuple(value) if isinstance(value, list) else value)
+            for key, value in sorted(shape.items())
+        ),
     )
     fields.finish()
     return variant
+
+
+def _is_shape_value(value: object) -> bool:
+    numbers = value if isinstance(value, list) else [value]
+    return len(numbers) <= MAX_SHAPE_ITEMS and all(
+        type(number) is int and 0 <= number < 1 << 50 for number in numbers
+    )
 
 
 def _image(fields: Fields) -> CarriedImage:

@@ -18,11 +18,12 @@ from pathlib import Path
 from edgekit import __version__
 from edgekit.core import trust
 from edgekit.core.digest import Digest
+from edgekit.core.engine_pack import EnginePack
 from edgekit.core.events import Finished, Listener, Started
 from edgekit.core.facts import HostReport
 from edgekit.core.lock import Lock, LockedWheel
 from edgekit.core.names import RelPath
-from edgekit.core.planner import check_compatible, select_all
+from edgekit.core.planning.select import check_compatible, select_all
 from edgekit.core.provenance import Input, describe_build
 from edgekit.core.recipe import EngineRecipe, FolderSource, ModelRecipe, Recipe, Variant
 from edgekit.core.release import (
@@ -30,7 +31,6 @@ from edgekit.core.release import (
     CarriedImage,
     CarriedModel,
     CarriedVariant,
-    EnginePack,
     Entry,
     Manifest,
     Requirements,
@@ -265,7 +265,10 @@ class _Gatherer:
         return _Gathered(
             parts=tuple(sorted(self._parts, key=lambda part: str(part.path))),
             engines=tuple(
-                EnginePack(p.kind, p.provider, p.version, p.prefix, p.program) for p in packs
+                EnginePack(
+                    p.kind, p.provider, p.version, p.prefix, p.program, p.cpu_flags, p.glibc
+                )
+                for p in packs
             ),
             models=models,
             images=images,

@@ -13,7 +13,8 @@ from edgekit.core.events import Listener
 from edgekit.core.facts import HostReport
 from edgekit.core.host_layout import DEFAULT_LISTEN, HostLayout
 from edgekit.core.install_plan import InstallPlan, plan_install
-from edgekit.core.planner import Selection, check_compatible, select_all
+from edgekit.core.planning.select import NO_WISHES, check_compatible, select_all
+from edgekit.core.planning.values import Selection, Wishes
 from edgekit.core.preflight import (
     Check,
     Surroundings,
@@ -57,6 +58,8 @@ class InstallOptions:
     report: HostReport | None = None
     insecure_downgrade: str | None = None
     """Why an older release is let in; None refuses one."""
+    wishes: Wishes = NO_WISHES
+    """What is asked for instead of what the rules would choose."""
     now: int = field(default_factory=wall_clock)
     """What the clock says, in Unix seconds."""
 
@@ -179,7 +182,7 @@ def _look(
         *check_host(manifest, report, layout, around, listen=listen),
         catching(
             "memory",
-            lambda: selections.append(select_all(manifest, report)),
+            lambda: selections.append(select_all(manifest, report, options.wishes)),
             "memory for every model and its context",
         ),
     ]

@@ -11,6 +11,7 @@ from edgekit.errors import PortInUseError
 from edgekit.operations.host_trust import load_host_trust, trusted_time
 from edgekit.system.files import file_system_of
 from edgekit.system.probe.storage import probe_disk
+from edgekit.system.probe.view import HostView
 from edgekit.system.services import check_port_free
 
 
@@ -26,7 +27,7 @@ def look_around(layout: HostLayout, now: int, *, listen: str | None) -> Surround
         port_is_free=None if listen is None else _is_free(listen),
         clock=time.clock,
         clock_text=trust.format_date(now),
-        disks=tuple(probe_disk(Path(place)) for place in places),
+        disks=tuple(probe_disk(HostView(), Path(place)) for place in places),
     )
 
 

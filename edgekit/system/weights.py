@@ -12,6 +12,7 @@ from typing import Any
 
 from edgekit.core.gguf import GgufHeader, read_gguf_header
 from edgekit.core.gguf_rules import check_gguf_rules
+from edgekit.core.gguf_shape import Shape, gguf_shape
 from edgekit.core.names import RelPath
 from edgekit.core.safetensors import SafetensorsHeader, read_safetensors_header
 from edgekit.core.weights_policy import check_weights_file, head_bytes
@@ -27,7 +28,7 @@ class WeightsHeader:
 
     family: str
     parameter_count: int
-    shape: dict[str, int]
+    shape: Shape
 
 
 def check_weights(format_: str, files: dict[RelPath, Path]) -> WeightsHeader:
@@ -73,7 +74,7 @@ def _check_gguf(files: dict[RelPath, Path]) -> WeightsHeader:
     return WeightsHeader(
         family=header.text("general.architecture"),
         parameter_count=header.parameter_count(),
-        shape=header.shape(),
+        shape=gguf_shape(header),
     )
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.core.engine_pack import EnginePack
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.names import RelPath
-from edgekit.core.release import CarriedModel, CarriedVariant, EnginePack
+from edgekit.core.release import CarriedModel, CarriedVariant, ShapeValue
 from edgekit.core.trust import fingerprint
 from edgekit.errors import EdgekitError
 from edgekit.exit_codes import ExitCode
@@ -41,13 +42,13 @@ CASES: dict[str, tuple[bytes, ExitCode]] = {
 }
 
 
-def shape_of_good(tmp_path: Path) -> tuple[tuple[str, int], ...]:
+def shape_of_good(tmp_path: Path) -> tuple[tuple[str, ShapeValue], ...]:
     path = tmp_path / "good.gguf"
     path.write_bytes(gguf())
     return tuple(sorted(check_weights("gguf", {RelPath("good.gguf"): path}).shape.items()))
 
 
-def hostile_set(tmp_path: Path, weights: bytes, shape: tuple[tuple[str, int], ...]) -> Path:
+def hostile_set(tmp_path: Path, weights: bytes, shape: tuple[tuple[str, ShapeValue], ...]) -> Path:
     variant = CarriedVariant("gguf", "F32", (RelPath(WEIGHTS),), len(weights), shape)
     return SetBuilder(
         entries={WEIGHTS: weights, "engines/e/run": b"#!/bin/sh\n"}, role="weights",

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from edgekit.core import trust
+from edgekit.core.engine_pack import EnginePack
 from edgekit.core.names import RelPath
-from edgekit.core.release import CarriedModel, CarriedVariant, EnginePack, Requirements
+from edgekit.core.release import CarriedModel, CarriedVariant, Requirements
 from tests.support.appliance import tree_state
 from tests.support.sets import SetBuilder
 

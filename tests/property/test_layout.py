@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.core.digest import Digest
+from edgekit.core.engine_pack import EnginePack
 from edgekit.core.layout import plan_layout
 from edgekit.core.lock import (
     Lock,
@@ -26,7 +27,6 @@ from edgekit.core.release import (
     CarriedImage,
     CarriedModel,
     CarriedVariant,
-    EnginePack,
     Entry,
     Extent,
     Manifest,

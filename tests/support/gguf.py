@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, TEXT, ARRAY, U64, I64, F64 = range(13)
@@ -97,3 +98,8 @@ class GgufBuilder:
     def file(self) -> bytes:
         header = self.header()
         return header + bytes(-len(header) % self.alignment) + self.data
+
+
+def numbers_of(shape: Mapping[str, int | tuple[int, ...]]) -> list[int]:
+    """Every number of a shape."""
+    return [n for value in shape.values() for n in ((value,) if isinstance(value, int) else value)]

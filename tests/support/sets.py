@@ -14,13 +14,13 @@ from securesystemslib.signer import CryptoSigner
 
 from edgekit.core import trust
 from edgekit.core.digest import Digest
+from edgekit.core.engine_pack import EnginePack
 from edgekit.core.events import Event
 from edgekit.core.names import RelPath
 from edgekit.core.provenance import Build, Input
 from edgekit.core.release import (
     BLOCK_BYTES,
     CarriedModel,
-    EnginePack,
     Entry,
     Manifest,
     Requirements,

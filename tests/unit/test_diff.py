@@ -10,6 +10,7 @@ import pytest
 
 from edgekit.cli.main import main
 from edgekit.core.digest import Digest
+from edgekit.core.engine_pack import EnginePack
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.names import RelPath
 from edgekit.core.release import (
@@ -17,7 +18,6 @@ from edgekit.core.release import (
     CarriedImage,
     CarriedModel,
     CarriedVariant,
-    EnginePack,
     Entry,
     Manifest,
     Requirements,

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from edgekit.core import gguf
 from edgekit.core.gguf import GgufHeader, read_gguf_header
+from edgekit.core.gguf_shape import gguf_shape
 from edgekit.core.names import RelPath
+from edgekit.core.release import SHAPE_KEYS
 from edgekit.errors import WeightsError
 from edgekit.exit_codes import ExitCode
 from edgekit.system.weights import check_weights
@@ -30,6 +32,7 @@ from tests.support.gguf import (
     GgufBuilder,
     TensorEntry,
     array,
+    numbers_of,
     text,
     value,
 )
@@ -52,9 +55,11 @@ def test_a_good_file_is_read() -> None:
         ("a.weight", (32,), "Q8_0", 0, 34), ("b.weight", (32,), "Q8_0", 64, 34)]
     assert header.parameter_count() == 64
     assert header.data_offset % 32 == 0
-    assert header.shape() == {
+    assert gguf_shape(header) == {
         "layers": 4, "width": 64, "ffn": 128, "heads": 4, "kv_heads": 2, "key_width": 16,
-        "value_width": 16, "context": 1024, "vocabulary": 3}
+        "value_width": 16, "context": 1024, "vocabulary": 3, "window": 0, "windowed": (0,) * 4,
+        "key_row": (32,) * 4, "value_row": (32,) * 4, "state": (0,) * 4, "layer_bytes": (0,) * 4,
+        "embedding_bytes": 0, "output_bytes": 0, "other_bytes": 68}
 
 
 def test_versions_two_and_three_are_read() -> None:
@@ -65,13 +70,13 @@ def test_facts_that_are_missing_or_of_another_type_are_zero() -> None:
     builder = GgufBuilder(keys={"general.architecture": value(U32, 7)})
     header = read(builder.file())
     assert header.text("general.architecture", "unknown") == "unknown"
-    assert set(header.shape().values()) == {0}
+    assert set(gguf_shape(header).values()) <= {0, (), 68}
 
 
 def test_a_width_of_a_head_may_be_said_outright() -> None:
     builder = GgufBuilder().with_keys(
         llama__attention__key_length=value(U32, 80), llama__attention__value_length=value(U32, 96))
-    shape = read(builder.file()).shape()
+    shape = gguf_shape(read(builder.file()))
     assert (shape["key_width"], shape["value_width"]) == (80, 96)
 
 
@@ -87,7 +92,7 @@ def test_the_demonstration_model_is_read() -> None:
     header = check_weights("gguf", {RelPath(DEMO.name): DEMO})
     assert header.family == "llama"
     assert header.parameter_count > 1_000_000
-    assert all(header.shape[key] > 0 for key in header.shape)
+    assert all(header.shape[key] for key in SHAPE_KEYS)
 
 
 def test_a_variant_of_several_gguf_files_is_refused() -> None:
@@ -262,7 +267,7 @@ def outcome(data: bytes) -> None:
         header.data_offset + t.offset + t.size <= len(data) and t.offset >= 0 and t.size > 0
         for t in header.tensors
     )
-    assert all(number >= 0 for number in header.shape().values())
+    assert all(number >= 0 for number in numbers_of(gguf_shape(header)))
 
 
 @given(st.binary(max_size=300))

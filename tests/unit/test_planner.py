@@ -4,36 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from edgekit.core.digest import Digest
+from edgekit.core.engine_pack import EnginePack
 from edgekit.core.facts import (
     CpuFacts,
     DiskFacts,
     Fact,
+    GpuFacts,
     HostReport,
     MemoryFacts,
     SystemFacts,
+    unknown_facts,
 )
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.install_plan import InstallPlan, plan_install, plan_table
 from edgekit.core.names import RelPath
-from edgekit.core.planner import (
-    BATCH_TOKENS,
-    MAX_SLOTS,
-    MIB,
-    PROCESS_BYTES,
-    Selection,
-    check_compatible,
-    memory_need,
-    select_all,
-    serving_threads,
-)
+from edgekit.core.planning.devices import serving_threads
+from edgekit.core.planning.llama_memory import BATCH_TOKENS, PROCESS_BYTES, llama_need
+from edgekit.core.planning.llama_shape import LlamaShape
+from edgekit.core.planning.rungs import MAX_SLOTS
+from edgekit.core.planning.select import check_compatible, select_all
+from edgekit.core.planning.values import MIB, MemoryNeed, Selection
 from edgekit.core.release import (
     CarriedModel,
     CarriedVariant,
-    EnginePack,
     Entry,
     Manifest,
     Requirements,
@@ -44,6 +42,7 @@ from edgekit.exit_codes import ExitCode
 from edgekit.system.resources import read_unit_templates
 
 GIB = 1 << 30
+T = TypeVar("T")
 PACK = EnginePack("llama.cpp", "wheel", "1.0", RelPath("engine/llama"), RelPath("engine/llama/run"))
 
 
@@ -61,30 +60,33 @@ class HostBuilder:
     threads: int | None = 8
     cores: int | None = 4
     quota: int | None = None
+    fast: int | None = None
+    gpus: tuple[GpuFacts, ...] = ()
     disks: dict[str, tuple[int | None, bool]] = field(default_factory=dict)
 
     def report(self) -> HostReport:
+        def fact(value: T) -> Fact[T]:
+            return Fact(value, "test")
+
         return HostReport(
-            cpu=CpuFacts(
-                arch=Fact(self.arch, "test"), name=Fact("a processor", "test"),
-                flags=Fact(self.flags, "test"), usable_threads=Fact(self.threads, "test"),
-                physical_cores=Fact(self.cores, "test"), quota=Fact(self.quota, "test"),
+            cpu=unknown_facts(
+                CpuFacts, "test", arch=fact(self.arch), name=fact("a processor"),
+                flags=fact(self.flags), usable_threads=fact(self.threads),
+                physical_cores=fact(self.cores), quota=fact(self.quota),
+                performance_cores=fact(self.fast),
             ),
-            memory=MemoryFacts(
-                total=Fact(64 * GIB, "test"), available=Fact(self.available, "test"),
-                limit=Fact(self.limit, "test"), limit_used=Fact(self.limit_used, "test"),
-                swap=Fact(0, "test"),
+            memory=unknown_facts(
+                MemoryFacts, "test", total=fact(64 * GIB), available=fact(self.available),
+                limit=fact(self.limit), limit_used=fact(self.limit_used), swap=fact(0),
             ),
             disks=tuple(
-                DiskFacts(path, Fact(free, "test"), Fact("ext4", "test"), Fact(read_only, "test"),
-                          Fact(value=False, source="test"))
+                unknown_facts(
+                    DiskFacts, "test", path=path, free=fact(free), read_only=fact(read_only))
                 for path, (free, read_only) in self.disks.items()
             ),
-            system=SystemFacts(
-                distribution=Fact("Debian 12", "test"), kernel=Fact("6.1", "test"),
-                glibc=Fact(self.glibc, "test"), systemd=Fact(self.systemd, "test"),
-                systemd_running=Fact(value=True, source="test"), podman=Fact(None, "test"),
-            ),
+            gpus=self.gpus,
+            system=unknown_facts(
+                SystemFacts, "test", glibc=fact(self.glibc), systemd=fact(self.systemd)),
         )
 
 
@@ -116,8 +118,14 @@ def manifest(*models: CarriedModel, users: int = 2, **changes: object) -> Manife
     return replace(whole, **changes)  # type: ignore[arg-type]
 
 
-def need_of(context: int = 4096, slots: int = 1) -> int:
-    return memory_need(variant(), context=context, slots=slots).total
+def memory_need(
+    variant: CarriedVariant, *, context: int, slots: int, kv_type: str = "f16"
+) -> MemoryNeed:
+    return llama_need(LlamaShape(variant), context=context, slots=slots, kv_type=kv_type)
+
+
+def need_of(context: int = 4096, slots: int = 1, kv_type: str = "f16") -> int:
+    return memory_need(variant(), context=context, slots=slots, kv_type=kv_type).total
 
 
 def available_for(need: int) -> int:
@@ -131,7 +139,7 @@ def available_for(need: int) -> int:
 def test_the_cache_is_what_llama_cpp_logged() -> None:
     """research: serving, 3.1: 4 layers, 2 KV heads of 16, 8,192 tokens: 4.00 MiB."""
     need = memory_need(variant(kv_heads=2, key_width=16, value_width=16), context=8192, slots=1)
-    assert need.kv_cache == 4 * MIB
+    assert need.of("kv cache") == 4 * MIB
 
 
 @pytest.mark.parametrize(
@@ -147,27 +155,28 @@ def test_the_compute_buffer_is_what_was_measured(
         variant(width=width, ffn=ffn, heads=heads, layers=layers, key_width=width // heads),
         context=context, slots=1,
     )
-    assert need.compute * ubatch == mib * MIB * BATCH_TOKENS
-    assert need.compute * ubatch / BATCH_TOKENS == pytest.approx(measured * MIB, rel=0.001)
+    assert need.of("compute") * ubatch == mib * MIB * BATCH_TOKENS
+    assert need.of("compute") * ubatch / BATCH_TOKENS == pytest.approx(measured * MIB, rel=0.001)
 
 
 def test_attention_decides_the_compute_buffer_when_it_is_wider_than_the_ffn() -> None:
-    need = memory_need(variant(width=64, ffn=1, heads=64, key_width=64), context=256, slots=1)
-    assert need.compute == 512 * (2 * 256 + 4 * (2 * 64 * 64 + 5 * 64))
+    need = memory_need(variant(width=64, ffn=1, heads=64, key_width=64), context=512, slots=1)
+    assert need.of("compute") == 512 * (2 * 512 + 4 * (2 * 64 * 64 + 5 * 64))
 
 
 def test_the_terms_add_up_and_grow_with_slots_and_context() -> None:
     one, two = (memory_need(variant(), context=4096, slots=n) for n in (1, 2))
-    assert one.total == one.weights + one.kv_cache + one.compute + one.output + one.process
-    assert (one.weights, one.process) == (100 * MIB, PROCESS_BYTES)
-    assert (two.kv_cache, two.output) == (2 * one.kv_cache, 2 * one.output)
-    assert (two.compute, two.weights) == (one.compute, one.weights)
-    assert one.output == 4 * 1000
+    assert one.total == one.host == sum(term.host for term in one.terms)
+    assert (one.of("weights"), one.of("process")) == (100 * MIB, PROCESS_BYTES)
+    assert (two.of("kv cache"), two.of("output")) == (2 * one.of("kv cache"), 2 * one.of("output"))
+    assert (two.of("compute"), two.of("weights")) == (one.of("compute"), one.of("weights"))
+    assert one.of("output") == 4 * 1000
 
 
 @pytest.mark.parametrize(("context", "cells"), [(1, 256), (256, 256), (257, 512), (4096, 4096)])
 def test_the_cache_is_padded_to_256_cells(context: int, cells: int) -> None:
-    assert memory_need(variant(), context=context, slots=1).kv_cache == 4 * 2 * 128 * 2 * cells
+    need = memory_need(variant(), context=context, slots=1)
+    assert need.of("kv cache") == 4 * 2 * 128 * 2 * cells
 
 
 def test_weights_that_say_nothing_about_their_shape_never_reach_planning() -> None:
@@ -183,49 +192,69 @@ def chosen(host: HostBuilder, *models: CarriedModel, users: int = 2) -> Selectio
     return select_all(manifest(*(models or (model(),)), users=users), host.report())[0]
 
 
+def rungs(selection: Selection) -> list[tuple[str, int, int]]:
+    """(type of the cache, slots, context) of every candidate, in order."""
+    return [(c.serving.kv_type, c.slots, c.context) for c in selection.candidates]
+
+
 def test_a_roomy_host_gets_every_slot_and_the_whole_context() -> None:
     selection = chosen(HostBuilder(), users=3)
     assert (selection.chosen.slots, selection.chosen.context) == (3, 4096)
-    assert len(selection.candidates) == 1
+    assert selection.chosen == selection.candidates[0]
     assert selection.chosen.reason.startswith("fits: ")
+
+
+def test_every_way_is_in_the_result_and_exactly_one_is_chosen() -> None:
+    selection = chosen(HostBuilder(), model(variant(context=16384), context=16384), users=3)
+    assert rungs(selection) == [
+        ("f16", 3, 16384), ("q8_0", 3, 16384), ("q8_0", 2, 16384), ("q8_0", 1, 16384),
+        ("q8_0", 1, 8192), ("q8_0", 1, 4096)]
+    assert [c.chosen for c in selection.candidates] == [True] + [False] * 5
+    assert all(c.need is not None and c.reason for c in selection.candidates)
 
 
 def test_never_more_slots_than_the_cap() -> None:
     assert chosen(HostBuilder(), users=10_000).chosen.slots == MAX_SLOTS
 
 
+def test_eight_bits_in_the_cache_come_before_fewer_slots() -> None:
+    selection = chosen(
+        HostBuilder(available=available_for(need_of(slots=2, kv_type="q8_0"))), users=2)
+    assert (selection.chosen.serving.kv_type, selection.chosen.slots) == ("q8_0", 2)
+    assert selection.candidates[0].reason.startswith("does not fit: ")
+
+
+def test_rows_that_are_no_whole_blocks_stay_at_sixteen_bits() -> None:
+    odd = variant(key_width=40, value_width=40)
+    selection = chosen(HostBuilder(), model(odd), users=2)
+    assert {c.serving.kv_type for c in selection.candidates} == {"f16"}
+
+
 def test_slots_are_given_up_before_context() -> None:
-    selection = chosen(HostBuilder(available=available_for(need_of(slots=2))), users=4)
+    need = need_of(slots=2, kv_type="q8_0")
+    selection = chosen(HostBuilder(available=available_for(need)), users=4)
     assert (selection.chosen.slots, selection.chosen.context) == (2, 4096)
     assert [(c.slots, c.chosen) for c in selection.candidates] == [
-        (4, False), (3, False), (2, True)]
-    assert all(c.reason.startswith("does not fit: ") for c in selection.candidates[:-1])
+        (4, False), (4, False), (3, False), (2, True), (1, False)]
 
 
 def test_one_byte_too_little_is_too_little() -> None:
-    enough = HostBuilder(available=available_for(need_of(slots=2)))
+    enough = HostBuilder(available=available_for(need_of(slots=2, kv_type="q8_0")))
     assert chosen(enough).chosen.slots == 2
-    assert chosen(replace(enough, available=available_for(need_of(slots=2)) - 2)).chosen.slots == 1
-
-
-def test_context_is_halved_down_to_a_floor_for_one_slot() -> None:
-    selection = chosen(HostBuilder(available=available_for(need_of(256))))
-    assert [(c.slots, c.context) for c in selection.candidates] == [
-        (2, 4096), (1, 4096), (1, 2048), (1, 1024), (1, 512), (1, 256)]
-    assert selection.chosen.context == 256
+    less = replace(enough, available=(enough.available or 0) - 2)
+    assert chosen(less).chosen.slots == 1
 
 
 @pytest.mark.parametrize(
-    ("wanted", "rungs"), [(1000, [1000, 256]), (300, [300]), (3000, [3000, 1280, 512, 256])]
+    ("wanted", "contexts"),
+    [(1000, [1000]), (300, [300]), (8192, [8192, 4096]), (9000, [9000, 4352]),
+     (33000, [33000, 16384, 8192, 4096])],
 )
-def test_halved_contexts_are_multiples_of_256(wanted: int, rungs: list[int]) -> None:
-    with_need = replace(variant(), bytes=1)
-    tight = available_for(memory_need(with_need, context=256, slots=1).total)
-    selection = chosen(
-        HostBuilder(available=tight if len(rungs) > 1 else 64 * GIB),
-        model(with_need, context=wanted), users=1,
-    )
-    assert [c.context for c in selection.candidates] == rungs
+def test_context_is_halved_in_steps_of_256_down_to_a_floor(
+    wanted: int, contexts: list[int]
+) -> None:
+    selection = chosen(HostBuilder(), model(variant(), context=wanted), users=1)
+    assert list(dict.fromkeys(c.context for c in selection.candidates)) == contexts
 
 
 def test_never_more_context_than_the_weights_were_trained_for() -> None:
@@ -240,22 +269,32 @@ def test_the_largest_variant_that_fits_is_chosen_whatever_the_order() -> None:
         tight = HostBuilder(available=available_for(need_of(slots=2)))
         selection = chosen(tight, model(*order))
         assert selection.variant == small
-        assert {c.quantization for c in selection.candidates if not c.chosen} == {"Q8_0"}
+        assert selection.candidates[0].quantization == "Q8_0"
 
 
-def test_weights_that_llama_cpp_cannot_read_are_passed_over() -> None:
+def test_less_context_of_the_better_variant_comes_before_the_smaller_variant() -> None:
+    large = variant(400 * MIB)
+    small = variant(100 * MIB, quantization="Q4_0")
+    enough = memory_need(large, context=8192, slots=1, kv_type="q8_0").total
+    selection = chosen(
+        HostBuilder(available=available_for(enough)), model(small, large, context=1 << 17), users=1)
+    assert (selection.variant, selection.chosen.context) == (large, 8192)
+
+
+def test_weights_that_no_engine_of_the_set_reads_are_passed_over() -> None:
     other = replace(variant(900 * MIB), format="safetensors", shape=())
     selection = chosen(HostBuilder(), model(other, variant()))
     assert selection.variant.format == "gguf"
-    assert selection.candidates[0].reason == "llama.cpp reads GGUF only"
-    with pytest.raises(InsufficientError) as caught:
+    assert selection.candidates[-1].reason == "llama.cpp reads GGUF only"
+    with pytest.raises(IncompatibleHostError) as caught:
         chosen(HostBuilder(), model(other))
-    assert caught.value.needed == "a GGUF variant"
+    assert "llama.cpp reads GGUF only" in str(caught.value.found)
 
 
 def test_models_share_the_memory_in_their_order() -> None:
     two = (model(name="first"), model(name="second"))
-    host = HostBuilder(available=available_for(need_of(slots=2) + need_of(slots=1)))
+    needs = need_of(slots=2) + need_of(slots=1, kv_type="q8_0")
+    host = HostBuilder(available=available_for(needs))
     selections = select_all(manifest(*two), host.report())
     assert [(s.model.name, s.chosen.slots) for s in selections] == [("first", 2), ("second", 1)]
     with pytest.raises(InsufficientError, match="second"):
@@ -264,7 +303,7 @@ def test_models_share_the_memory_in_their_order() -> None:
 
 
 def test_the_same_facts_give_the_same_decision() -> None:
-    host = HostBuilder(available=available_for(need_of(1024)))
+    host = HostBuilder(available=available_for(need_of()))
     assert chosen(host) == chosen(host)
 
 
@@ -274,7 +313,7 @@ def test_the_same_facts_give_the_same_decision() -> None:
 def test_too_little_memory_says_what_the_smallest_choice_needs() -> None:
     with pytest.raises(InsufficientError) as caught:
         chosen(HostBuilder(available=100 * MIB))
-    smallest = -(-need_of(256) // MIB)
+    smallest = -(-need_of(kv_type="q8_0") // MIB)
     assert caught.value.message == "not enough memory for m"
     assert caught.value.needed == f"{smallest} MiB for the smallest choice"
     assert caught.value.found == "90 MiB that may be used"
@@ -282,7 +321,7 @@ def test_too_little_memory_says_what_the_smallest_choice_needs() -> None:
 
 
 def test_what_is_needed_and_found_never_read_the_same() -> None:
-    need = need_of(256)
+    need = need_of(kv_type="q8_0")
     assert need % MIB
     with pytest.raises(InsufficientError) as caught:
         chosen(HostBuilder(available=available_for(need) - 2))
@@ -359,8 +398,8 @@ def test_a_host_of_another_kind_is_refused_with_both_sides(
 
 def test_a_set_without_an_engine_for_this_host_is_refused() -> None:
     vllm = replace(PACK, kind="vllm")
-    for engines in ((), (vllm,)):
-        with pytest.raises(IncompatibleHostError, match="no engine"):
+    for engines, words in (((), "no engine"), ((vllm,), "nothing in the set")):
+        with pytest.raises(IncompatibleHostError, match=words):
             select_all(manifest(model(), engines=engines), HostBuilder().report())
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.core.facts import report_table
-from edgekit.core.profile import parse_profile, parse_report
+from edgekit.core.facts import parse_report, report_table
+from edgekit.core.profile import parse_profile
 from edgekit.errors import FormatError, RecipeError
 from edgekit.operations.probe import load_host, probe_host
 
@@ -60,7 +60,7 @@ def test_a_wrong_profile_names_key_and_line(old: str, new: str, line: int, words
         lambda table: table["memory"].pop("total"),
         lambda table: table.update(extra=1),
         lambda table: table["system"]["glibc"].update(value=[2]),
-        lambda table: table.update(schema="edgekit.host/2"),
+        lambda table: table.update(schema="edgekit.host/3"),
     ],
 )
 def test_a_damaged_report_is_refused(damage: object) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from edgekit.core import set_files
 from edgekit.core.digest import Digest
+from edgekit.core.engine_pack import EnginePack
 from edgekit.core.lock import (
     Lock,
     LockedBlob,
@@ -34,7 +35,6 @@ from edgekit.core.release import (
     MAX_VOLUME_BYTES,
     CarriedModel,
     CarriedVariant,
-    EnginePack,
     Entry,
     Extent,
     Manifest,

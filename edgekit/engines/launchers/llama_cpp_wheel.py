@@ -15,6 +15,11 @@ import sys
 
 import xllamacpp
 
+CACHE_TYPES = {
+    "f16": xllamacpp.ggml_type.GGML_TYPE_F16,
+    "q8_0": xllamacpp.ggml_type.GGML_TYPE_Q8_0,
+}
+
 
 def main() -> None:
     """Load the model, listen, wait for SIGTERM."""
@@ -39,6 +44,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, required=True, help="generation threads")
     parser.add_argument("--batch-size", type=int, required=True, help="logical batch, tokens")
     parser.add_argument("--ubatch-size", type=int, required=True, help="physical batch, tokens")
+    parser.add_argument("--cache-type-k", choices=CACHE_TYPES, default="f16", help="K in the cache")
+    parser.add_argument("--cache-type-v", choices=CACHE_TYPES, default="f16", help="V in the cache")
+    parser.add_argument("--n-gpu-layers", type=int, choices=(0,), default=0, help="CPU build: none")
     return parser.parse_args()
 
 
@@ -58,7 +66,10 @@ def _params(options: argparse.Namespace) -> xllamacpp.CommonParams:
     params.fit_params = False  # the plan is pinned; guessing per start could differ per boot
     params.kv_unified = False  # each slot owns its context: nobody can crowd out another
     params.cache_ram_mib = 0  # no earlier user's prompt stays in memory
-    params.n_gpu_layers = 0
+    params.n_gpu_layers = options.n_gpu_layers
+    params.cache_type_k = CACHE_TYPES[options.cache_type_k]
+    params.cache_type_v = CACHE_TYPES[options.cache_type_v]
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED
     params.use_jinja = True
     params.offline = True
     params.ui = False

@@ -1,1 +1,1 @@
-"""One source of host facts per module; each reads below a root directory and so replays."""
+"""One source of host facts per module; each reads through a view and so replays recorded hosts."""

@@ -1,33 +1,42 @@
-"""The control groups this process lives in, innermost first, and reading small kernel files."""
+"""The control groups this process lives in, from its own up to the root, of both versions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-MAX_KERNEL_FILE_BYTES = 4 << 20
-
-
-def read_text(path: Path) -> str | None:
-    """A small kernel file's text, or None when it is not there or not readable."""
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_KERNEL_FILE_BYTES).decode("utf-8", errors="replace").strip()
-    except OSError:
-        return None
+from edgekit.system.probe.view import HostView
 
 
-def group_chain(root: Path) -> Iterator[Path]:
+def group_chain(view: HostView) -> Iterator[str]:
     """Folders of this process's cgroup v2 groups, from its own up to the mount point."""
-    own = ""
-    for line in (read_text(root / "proc/self/cgroup") or "").splitlines():
-        if line.startswith("0::"):
-            own = line[3:].strip("/")
-    for mount in (root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"):
-        if (mount / "cgroup.controllers").exists():
-            group = mount / own
-            while group != mount and mount in group.parents:
-                yield group
-                group = group.parent
-            yield mount
+    for mount in ("sys/fs/cgroup", "sys/fs/cgroup/unified"):
+        if view.exists(f"{mount}/cgroup.controllers"):
+            yield from _upwards(mount, _own_group(view, ""))
             return
+
+
+def legacy_chain(view: HostView, controller: str) -> Iterator[str]:
+    """The same for one controller of cgroup v1."""
+    mount = f"sys/fs/cgroup/{controller}"
+    if view.exists(mount) and not view.exists("sys/fs/cgroup/cgroup.controllers"):
+        for folder in _upwards(mount, _own_group(view, controller)):
+            if view.exists(folder):  # in a container the path outside is not the path inside
+                yield folder
+
+
+def _own_group(view: HostView, controller: str) -> str:
+    for line in (view.text("proc/self/cgroup") or "").splitlines():
+        number, _, rest = line.partition(":")
+        names, _, group = rest.partition(":")
+        if controller in names.split(",") and (controller or number == "0"):
+            return group.strip("/")
+    return ""
+
+
+def _upwards(mount: str, group: str) -> Iterator[str]:
+    parts = [part for part in group.split("/") if part]
+    if ".." in parts:
+        parts = []
+    for length in range(len(parts), 0, -1):
+        yield "/".join([mount, *parts[:length]])
+    yield mount

@@ -1,40 +1,62 @@
-"""Disk facts: free bytes, file system and mount flags of the places edgekit writes to."""
+"""Disk facts of the places edgekit writes to: free bytes, file system, mount flags, speed class."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from edgekit.core.facts import DiskFacts, Fact
 from edgekit.system.files import free_bytes
-from edgekit.system.probe.cgroup import read_text
+from edgekit.system.probe.view import HostView
+
+_MOUNTS, _QUEUE = "/proc/self/mountinfo", "/sys/block"
 
 
-def probe_disk(path: Path) -> DiskFacts:
+def probe_disk(view: HostView, path: Path) -> DiskFacts:
     """Facts about the file system that holds, or will hold, `path`."""
     existing = path
-    while not existing.exists():
+    while view.is_live and not existing.exists():
         existing = existing.parent
-    kind, options = _mount_of(existing.resolve())
+    mount = _mount_of(view, existing.resolve() if view.is_live else existing)
+    free = view.call(f"free{str(path).replace('/', '-')}", lambda: str(free_bytes(existing))) or ""
     return DiskFacts(
         path=str(path),
-        free=Fact(free_bytes(existing), "statvfs"),
-        file_system=Fact(kind, "/proc/self/mountinfo"),
-        read_only=Fact("ro" in options if options is not None else None, "/proc/self/mountinfo"),
-        no_exec=Fact("noexec" in options if options is not None else None, "/proc/self/mountinfo"),
+        free=Fact(int(free) if free.isdigit() else None, "statvfs"),
+        file_system=Fact(mount.kind if mount else None, _MOUNTS),
+        read_only=Fact("ro" in mount.options if mount else None, _MOUNTS),
+        no_exec=Fact("noexec" in mount.options if mount else None, _MOUNTS),
+        speed=Fact(_speed(view, mount.device) if mount else None, _QUEUE),
     )
 
 
-def _mount_of(path: Path) -> tuple[str | None, set[str] | None]:
-    """(file system type, options) of the longest mount point that contains `path`."""
-    best: tuple[int, str, set[str]] | None = None
-    for line in (read_text(Path("/proc/self/mountinfo")) or "").splitlines():
+class _Mount:
+    def __init__(self, point: Path, kind: str, options: set[str], device: str) -> None:
+        self.point, self.kind, self.options, self.device = point, kind, options, device
+
+
+def _mount_of(view: HostView, path: Path) -> _Mount | None:
+    """The longest mount point that contains `path`, the last where several lie on each other."""
+    best: _Mount | None = None
+    for line in (view.text("proc/self/mountinfo") or "").splitlines():
         before, _, after = line.partition(" - ")
-        fields = before.split()
-        if len(fields) < 6 or not after:
+        fields, rest = before.split(), after.split()
+        if len(fields) < 6 or len(rest) < 2:
             continue
         point = Path(fields[4].encode().decode("unicode_escape"))
-        if (point == path or point in path.parents) and (
-            best is None or len(point.parts) >= best[0]
-        ):
-            best = (len(point.parts), after.split()[0], set(fields[5].split(",")))
-    return (best[1], best[2]) if best else (None, None)
+        inside = point == path or point in path.parents
+        if inside and (best is None or len(point.parts) >= len(best.point.parts)):
+            best = _Mount(point, rest[0], set(fields[5].split(",")), rest[1])
+    return best
+
+
+def _speed(view: HostView, device: str) -> str | None:
+    """The class of a block device, by its driver's name and whether it turns."""
+    name = device.rpartition("/")[2]
+    if not device.startswith("/dev/"):
+        return None
+    whole = re.sub(r"p?[0-9]+$", "", name) if not name.startswith(("dm-", "zram", "loop")) else name
+    for prefix, kind in (("nvme", "nvme"), ("mmcblk", "card"), ("vd|xvd|zram|loop", "virtual")):
+        if re.match(prefix, whole):
+            return kind
+    turns = view.number(f"sys/block/{whole}/queue/rotational")
+    return None if turns is None else ("disk" if turns else "ssd")

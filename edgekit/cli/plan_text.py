@@ -1,0 +1,89 @@
+"""A plan as people read it: what was chosen, its memory, and why not the others. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from edgekit.cli.report import format_bytes
+
+_SHOWN = 6
+"""Ways that are shown before and after the chosen one unless all are asked for."""
+
+
+def render_plan(table: dict[str, Any], *, every: bool) -> str:
+    """The text of `edgekit plan`; with `every` each way that was looked at has its line."""
+    lines: list[str] = []
+    for model in table["models"]:
+        lines += [*_model(model, every=every), ""]
+    lines += [f"{number}. {step}" for number, step in enumerate(table["steps"], 1)]
+    return "\n".join(lines)
+
+
+def _model(model: dict[str, Any], *, every: bool) -> Iterator[str]:
+    chosen, candidates = model["chosen"], model["candidates"]
+    position = next(i for i, candidate in enumerate(candidates) if candidate["chosen"])
+    yield f"model {model['model']}"
+    yield f"  {_way(chosen)}"
+    yield f"  {_serving(chosen)}"
+    yield f"  {chosen['reason']}"
+    yield ""
+    yield from _memory(chosen["need"])
+    before, after = candidates[:position], candidates[position + 1 :]
+    if before:
+        yield ""
+        yield f"  better, but not possible ({len(before)})"
+        yield from _ways(before, every=every, last=True)
+    if after:
+        yield ""
+        yield f"  next, if this does not start ({len(after)})"
+        yield from _ways(after, every=every, last=False)
+
+
+def _way(candidate: dict[str, Any]) -> str:
+    place = {"gpu": "on", "mixed": "partly on", "cpu": "on the processor"}[candidate["placement"]]
+    devices = ", ".join(device["name"] for device in candidate["devices"])
+    return (
+        f"{candidate['engine']} ({candidate['provider']}), {candidate['quantization']} "
+        f"{place} {devices}"
+    ).rstrip()
+
+
+def _serving(candidate: dict[str, Any]) -> str:
+    people = "person" if candidate["slots"] == 1 else "people at once"
+    text = (
+        f"{candidate['slots']} {people}, {candidate['context']} tokens each, "
+        f"cache {candidate['kv_type']}, {candidate['threads']} threads"
+    )
+    if candidate["tensor_parallel"] * candidate["pipeline_parallel"] > 1:
+        text += (
+            f", tensor parallel {candidate['tensor_parallel']}"
+            f", pipeline parallel {candidate['pipeline_parallel']}"
+        )
+    if candidate["host_experts"]:
+        text += f", experts of {candidate['host_experts']} layers in the host's memory"
+    return text
+
+
+def _memory(need: dict[str, Any]) -> Iterator[str]:
+    on_device = need["device"] > 0
+    yield f"  {'memory':<10}{'host':>12}" + (f"{'accelerator':>14}" if on_device else "")
+    for term in [*need["terms"], {"name": "total", **need}]:
+        if term["name"] == "total":
+            yield "  " + "-" * (36 if on_device else 22)
+        line = f"  {term['name']:<10}{format_bytes(term['host']):>12}"
+        yield line + (f"{format_bytes(term['device']):>14}" if on_device else "")
+
+
+def _ways(candidates: list[dict[str, Any]], *, every: bool, last: bool) -> Iterator[str]:
+    shown = candidates if every else candidates[-_SHOWN:] if last else candidates[:_SHOWN]
+    hidden = len(candidates) - len(shown)
+    if hidden and last:
+        yield f"    ... {hidden} more, --all shows them"
+    for candidate in shown:
+        yield (
+            f"    {_way(candidate)}, {candidate['slots']} x {candidate['context']}, "
+            f"{candidate['kv_type']}: {candidate['reason']}"
+        )
+    if hidden and not last:
+        yield f"    ... {hidden} more, --all shows them"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import ipaddress
 import logging
 import os
@@ -24,14 +25,13 @@ from edgekit.errors import EdgekitError, FormatError, HostError, PortInUseError,
 from edgekit.exit_codes import ExitCode
 from edgekit.gateway.app import Gateway
 from edgekit.gateway.guard import split_host
-from edgekit.gateway.http import MAX_HEADER_BYTES
+from edgekit.gateway.protocol import KEEP_ALIVE_S, LimitedProtocol
 from edgekit.system.host_secret import SECRET_BYTES, ensure_secret
 from edgekit.system.notify import notify, watchdog_interval
 from edgekit.system.site_config import load_site_config
 
 FIRST_INHERITED_FD = 3
-MAX_CONNECTIONS = 1024
-BACKLOG = 256
+BACKLOG = 1024
 GRACE_S = 10
 
 
@@ -59,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # uvicorn raises the signal it stopped for once more at its end: here it means a clean stop
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    # what start-up made stays: collections then look at requests alone, and do not stop the loop
+    gc.collect()
+    gc.freeze()
     asyncio.run(_serve(gateway, sock))
     return int(ExitCode.OK)
 
@@ -84,9 +87,11 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(gateway: Gateway, sock: socket.socket) -> None:
+    # accepted connections inherit it; asyncio sets it only on sockets whose protocol it can see
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         gateway,
-        http="h11",
+        http=LimitedProtocol,
         ws="none",
         lifespan="off",
         log_level="warning",
@@ -94,9 +99,8 @@ async def _serve(gateway: Gateway, sock: socket.socket) -> None:
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )
     pinging = asyncio.create_task(_ping())
     try:

@@ -1,4 +1,4 @@
-"""A lean HTTP client for one engine on a unix socket: asyncio streams and h11, kept alive.
+"""A lean HTTP client for one engine on a unix socket: one protocol per connection, kept alive.
 
 An engine may close a kept connection at any time. A request that fails on a kept connection before
 a byte of the answer arrived is sent once more on a fresh one; nothing else is retried.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-import h11
+from httptools import HttpParserError, HttpResponseParser
 
 from edgekit.errors import EngineError, EngineNotReadyError
 
 CONNECT_TIMEOUT_S = 5.0
-READ_BYTES = 64 << 10
+HIGH_WATER_BYTES = 256 << 10
+"""Body that may wait for its reader; beyond it the engine has to."""
 MAX_ANSWER_BYTES = 32 << 20
 MAX_HEADER_BYTES = 64 << 10
 
@@ -26,7 +27,7 @@ class _NothingReceivedError(Exception):
 class EngineResponse:
     """An answer whose body is still to come. Read it to its end or `close` it."""
 
-    def __init__(self, status: int, connection: _Connection, done: Callable[[], None]) -> None:
+    def __init__(self, status: int, connection: EngineConnection, done: Callable[[], None]) -> None:
         self.status = status
         self._connection = connection
         self._done = done
@@ -68,23 +69,39 @@ class EngineClient:
     def __init__(self, socket_path: str, *, max_idle: int) -> None:
         self._path = socket_path
         self._max_idle = max_idle
-        self._idle: list[_Connection] = []
+        self._idle: list[EngineConnection] = []
 
-    async def request(self, method: str, target: str, body: bytes = b"") -> EngineResponse:
-        """Send a request; returns when the answer's head is there.
+    async def connection(self) -> EngineConnection:
+        """A kept connection, or a fresh one. Raises EngineNotReadyError when nobody listens.
 
-        Raises EngineNotReadyError when nobody listens, EngineError when the engine breaks off.
+        Who takes one gives it to `request`, or calls its `abandon`.
         """
         while self._idle:
             connection = self._idle.pop()
             if connection.usable():
-                try:
-                    return await self._send(connection, method, target, body)
-                except _NothingReceivedError:
-                    break
-            connection.abandon()
+                return connection
+        return await self._connect()
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        connection: EngineConnection | None = None,
+    ) -> EngineResponse:
+        """Send a request; returns when the answer's head is there.
+
+        Raises EngineNotReadyError when nobody listens, EngineError when the engine breaks off.
+        """
+        connection = connection or await self.connection()
+        data = _encode(method, target, body)
+        if connection.kept:
+            try:
+                return await self._send(connection, data)
+            except _NothingReceivedError:
+                connection = await self._connect()
         try:
-            return await self._send(await self._connect(), method, target, body)
+            return await self._send(connection, data)
         except _NothingReceivedError as error:
             raise EngineError("the engine closed the connection", where=self._path) from error
 
@@ -93,114 +110,151 @@ class EngineClient:
         while self._idle:
             self._idle.pop().abandon()
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> EngineConnection:
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                reader, writer = await asyncio.open_unix_connection(self._path)
+                _, connection = await loop.create_unix_connection(EngineConnection, self._path)
         except OSError as error:
             raise EngineNotReadyError(
                 "the engine cannot be reached", where=self._path, found=str(error)
             ) from error
-        return _Connection(reader, writer)
+        return connection
 
-    async def _send(
-        self, connection: _Connection, method: str, target: str, body: bytes
-    ) -> EngineResponse:
+    async def _send(self, connection: EngineConnection, data: bytes) -> EngineResponse:
         try:
-            status = await connection.start(method, target, body)
+            status = await connection.start(data)
         except BaseException:
             connection.abandon()
             raise
         return EngineResponse(status, connection, lambda: self._release(connection))
 
-    def _release(self, connection: _Connection) -> None:
-        if connection.reset() and len(self._idle) < self._max_idle:
+    def _release(self, connection: EngineConnection) -> None:
+        if connection.reusable() and len(self._idle) < self._max_idle:
+            connection.kept = True
             self._idle.append(connection)
         else:
             connection.abandon()
 
 
-class _Connection:
-    """One connection and its protocol state."""
+class EngineConnection(asyncio.Protocol):
+    """One connection: httptools calls the `on_` methods while it is fed."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
+    def __init__(self) -> None:
+        self.kept = False
+        self._closed = False
+        self._fault: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._parser = HttpResponseParser(self)
+        self._received = 0
+        self._status = 0
+        self._keep = False
+        self._ended = False
+        self._parts: list[bytes] = []
+        self._waiting_bytes = 0
+
+    async def start(self, request: bytes) -> int:
+        """Send a request and wait for the answer's head; its status."""
+        if self.kept:
+            self._reset()
+        self._transport.write(request)
+        while not self._status:
+            if self._fault or self._closed:
+                raise self._broken() if self._received else _NothingReceivedError
+            await self._wait()
+        return self._status
+
+    async def body(self) -> tuple[bytes, bool]:
+        """The next piece of the body, and whether it has ended. Raises EngineError."""
+        while not (self._parts or self._ended):
+            if self._fault or self._closed:
+                raise self._broken()
+            await self._wait()
+        data = b"".join(self._parts) if len(self._parts) != 1 else self._parts[0]
+        self._parts.clear()
+        if self._waiting_bytes > HIGH_WATER_BYTES:
+            self._transport.resume_reading()
+        self._waiting_bytes = 0
+        return data, self._ended
 
     def usable(self) -> bool:
         """True when the engine has not closed it in the meantime."""
-        return not self._reader.at_eof() and not self._writer.is_closing()
+        return not (self._closed or self._fault or self._transport.is_closing())
 
-    async def start(self, method: str, target: str, body: bytes) -> int:
-        """Send a request and read the answer's head; its status."""
-        headers = [("Host", "localhost"), ("Accept", "*/*")]
-        if body:
-            headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-        data = self._state.send(h11.Request(method=method, target=target, headers=headers)) or b""
-        if body:
-            data += self._state.send(h11.Data(data=body)) or b""
-        data += self._state.send(h11.EndOfMessage()) or b""
-        try:
-            self._writer.write(data)
-            await self._writer.drain()
-        except OSError as error:
-            raise _NothingReceivedError from error
-        return await self._head()
-
-    async def _head(self) -> int:
-        received = False
-        while True:
-            event = self._next_event()
-            if isinstance(event, h11.Response):
-                return event.status_code
-            if event is h11.NEED_DATA:
-                received = await self._receive(first=not received) or received
-            elif not isinstance(event, h11.InformationalResponse):
-                raise EngineError("the engine's answer is not HTTP")
-
-    async def body(self) -> tuple[bytes, bool]:
-        """The next piece of the body, and whether it has ended."""
-        parts: list[bytes] = []
-        while True:
-            event = self._next_event()
-            if isinstance(event, h11.Data):
-                parts.append(bytes(event.data))
-            elif isinstance(event, h11.EndOfMessage):
-                return b"".join(parts), True
-            elif parts:
-                return b"".join(parts), False
-            elif event is h11.NEED_DATA:
-                await self._receive(first=False)
-            else:
-                raise EngineError("the engine broke off its answer")
-
-    def reset(self) -> bool:
-        """Make it ready for the next request; False when it cannot carry one."""
-        if self._state.our_state is not h11.DONE or self._state.their_state is not h11.DONE:
-            return False
-        self._state.start_next_cycle()
-        return True
+    def reusable(self) -> bool:
+        """True when it can carry another request."""
+        return self._ended and self._keep and self.usable()
 
     def abandon(self) -> None:
         """Close it, whatever is under way."""
-        if not self._writer.is_closing():
-            self._writer.transport.abort()
+        self._transport.abort()
 
-    def _next_event(self) -> object:
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
         try:
-            return self._state.next_event()
-        except h11.RemoteProtocolError as error:
-            raise EngineError("the engine broke off its answer", found=str(error)) from error
+            await self._waiter
+        finally:
+            self._waiter = None
 
-    async def _receive(self, *, first: bool) -> bool:
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _broken(self) -> EngineError:
+        return EngineError("the engine broke off its answer", found=str(self._fault or "closed"))
+
+    # asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; what was found is picked up by whoever waits."""
+        self._received += len(data)
         try:
-            data = await self._reader.read(READ_BYTES)
-        except OSError as error:
-            if first:
-                raise _NothingReceivedError from error
-            raise EngineError("the engine broke off its answer", found=str(error)) from error
-        if first and not data:
-            raise _NothingReceivedError
-        self._state.receive_data(data)
-        return True
+            if self._ended:
+                raise EngineError("the engine sent more than it was asked for")
+            self._parser.feed_data(data)
+            if not self._status and self._received > MAX_HEADER_BYTES:
+                raise EngineError("the head of the engine's answer is too long")
+        except (HttpParserError, EngineError) as error:
+            self._fault = error
+            self._transport.abort()
+        if self._waiting_bytes > HIGH_WATER_BYTES:
+            self._transport.pause_reading()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """The engine is gone, or we left it."""
+        self._closed = True
+        self._wake()
+
+    # httptools' callbacks
+
+    def on_headers_complete(self) -> None:
+        """The head is there; 1xx heads are followed by another."""
+        status = self._parser.get_status_code()
+        self._status = status if status >= 200 else 0
+        self._keep = self._parser.should_keep_alive()
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body."""
+        self._parts.append(data)
+        self._waiting_bytes += len(data)
+
+    def on_message_complete(self) -> None:
+        """The body has ended."""
+        self._ended = bool(self._status)
+
+
+def _encode(method: str, target: str, body: bytes) -> bytes:
+    """A request's bytes; method and target are ours, never a client's."""
+    head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n"
+    if body:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return head.encode("ascii") + b"\r\n" + body

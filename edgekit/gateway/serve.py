@@ -21,7 +21,7 @@ from typing import Any
 
 from edgekit.errors import AuditUnavailableError, EngineError, EngineNotReadyError
 from edgekit.gateway.admission import Admission
-from edgekit.gateway.engine_client import EngineClient, EngineResponse
+from edgekit.gateway.engine_client import EngineClient, EngineConnection, EngineResponse
 from edgekit.gateway.http import (
     JSON,
     ClientGoneError,
@@ -44,7 +44,6 @@ from edgekit.gateway.sse import SseParser
 from edgekit.gateway.surfaces.translator import Translator, encode
 
 GENERATION_TIMEOUT_S = 3600.0
-SEND_TIMEOUT_S = 60.0
 CLIENT_GONE = 499
 
 
@@ -103,10 +102,16 @@ class Generation:
 
     async def _recorded(self, bytes_in: int) -> None:
         """G2 to G6. Whatever happens after G2, one response record is written."""
-        await self._journal.begin(self._caller, self._job, bytes_in)
+        # a connection is not a call: it is made while the record becomes durable
+        connecting = asyncio.ensure_future(self._engine.client.connection())
+        try:
+            await self._journal.begin(self._caller, self._job, bytes_in)
+        except BaseException:
+            connecting.add_done_callback(_abandon)
+            raise
         try:
             async with asyncio.timeout(GENERATION_TIMEOUT_S):
-                last = await self._generate()
+                last = await self._generate(connecting)
         except ApiError as error:
             await self._end(error.status, error=error.code)
             await self._refuse(error)
@@ -120,11 +125,13 @@ class Generation:
             await self._end(200)  # G5
             await self._finish(last)  # G6
 
-    async def _generate(self) -> bytes:
+    async def _generate(self, connecting: asyncio.Future[EngineConnection]) -> bytes:
         """G3 and G4; the bytes that may be sent only after G5."""
         body = encode({**self._job.body, **self._stream_fields()})
         try:
-            response = await self._engine.client.request("POST", self._job.target, body)
+            response = await self._engine.client.request(
+                "POST", self._job.target, body, await connecting
+            )
             try:
                 return await self._translate(response)
             finally:
@@ -176,11 +183,7 @@ class Generation:
             )
 
     async def _write(self, data: bytes, *, more: bool) -> None:
-        try:
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                await self._send({"type": "http.response.body", "body": data, "more_body": more})
-        except TimeoutError as error:
-            raise ClientGoneError from error  # it holds a slot and reads nothing
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def _finish(self, last: bytes) -> None:
         if self._job.stream:
@@ -243,6 +246,11 @@ def engine_problem(status: int, body: bytes) -> ApiError:
     if status in (400, 501) or kind in ("invalid_request_error", "not_supported_error"):
         return ApiError(400, "engine_refused", "the engine cannot serve this request as asked")
     return ApiError(502, "engine_failed", "the engine failed to answer")
+
+
+def _abandon(connecting: asyncio.Future[EngineConnection]) -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().abandon()
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -102,7 +102,9 @@ class Engine(asyncio.Protocol):
             return
         if head.startswith(b"GET"):
             self._data = body
-            self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n" + b'{"status":"ok"}')
+            self._transport.write(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n" + b'{"status":"ok"}'
+            )
             return
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
         if len(body) < length:

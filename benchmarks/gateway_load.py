@@ -2,7 +2,8 @@
 
 STREAMS clients connect first and then ask all at once, for TOKENS tokens each, ROUNDS times over.
 Prints one JSON line with the time to the first token of every answer (ms), the seconds until the
-last one ended, summed over the rounds, and the tokens that arrived. ADDRESS is a socket's path or `host:port`.
+last one ended, summed over the rounds, and the tokens that arrived. ADDRESS is a
+socket's path or `host:port`.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class Client(asyncio.Protocol):
             self.ended.set_exception(exc or EOFError("the stream broke off"))
 
 
-def request_bytes(tokens: int, pause_us: int, token: str, host: str, *, stream: bool = True) -> bytes:
+def request_bytes(
+    tokens: int, pause_us: int, token: str, host: str, *, stream: bool = True
+) -> bytes:
     """A chat request; the engine reads `seed` as its pause."""
     body = json.dumps(
         {

@@ -16,8 +16,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import uvicorn
-
 from edgekit.core.api_keys import parse_keys
 from edgekit.core.appliance import at_site, parse_appliance
 from edgekit.core.site_config import SiteConfig
@@ -25,14 +23,12 @@ from edgekit.errors import EdgekitError, FormatError, HostError, PortInUseError,
 from edgekit.exit_codes import ExitCode
 from edgekit.gateway.app import Gateway
 from edgekit.gateway.guard import split_host
-from edgekit.gateway.protocol import KEEP_ALIVE_S, LimitedProtocol
+from edgekit.gateway.server import BACKLOG, Listener, Server
 from edgekit.system.host_secret import SECRET_BYTES, ensure_secret
 from edgekit.system.notify import notify, watchdog_interval
 from edgekit.system.site_config import load_site_config
 
 FIRST_INHERITED_FD = 3
-BACKLOG = 1024
-GRACE_S = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,37 +70,10 @@ def inherited_socket(environment: Mapping[str, str]) -> socket.socket | None:
     return socket.socket(fileno=FIRST_INHERITED_FD)
 
 
-class _Server(uvicorn.Server):
-    """Tells the manager when the socket is being served and when it no longer is."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        notify("READY=1")
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        notify("STOPPING=1")
-        await super().shutdown(sockets=sockets)
-
-
 async def _serve(gateway: Gateway, sock: socket.socket) -> None:
-    # accepted connections inherit it; asyncio sets it only on sockets whose protocol it can see
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    config = uvicorn.Config(
-        gateway,
-        http=LimitedProtocol,
-        ws="none",
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACE_S,
-    )
     pinging = asyncio.create_task(_ping())
     try:
-        await _Server(config).serve(sockets=[sock])
+        await Server(gateway, [Listener(sock)]).serve()
     finally:
         pinging.cancel()
         with suppress(asyncio.CancelledError):

@@ -216,18 +216,25 @@ class EngineConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse; what was found is picked up by whoever waits."""
         self._received += len(data)
-        try:
-            if self._ended:
-                raise EngineError("the engine sent more than it was asked for")
-            self._parser.feed_data(data)
-            if not self._status and self._received > MAX_HEADER_BYTES:
-                raise EngineError("the head of the engine's answer is too long")
-        except (HttpParserError, EngineError) as error:
-            self._fault = error
+        fault = self._feed(data)
+        if fault is not None:
+            self._fault = fault
             self._transport.abort()
         if self._waiting_bytes > HIGH_WATER_BYTES:
             self._transport.pause_reading()
         self._wake()
+
+    def _feed(self, data: bytes) -> Exception | None:
+        """Why this cannot be part of the answer that was asked for, or None."""
+        if self._ended:
+            return EngineError("the engine sent more than it was asked for")
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError as error:
+            return error
+        if not self._status and self._received > MAX_HEADER_BYTES:
+            return EngineError("the head of the engine's answer is too long")
+        return None
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The engine is gone, or we left it."""

@@ -13,7 +13,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from edgekit.gateway.problems import ApiError, render_problem
+from edgekit.gateway.problems import ApiError, Surface, render_problem
 
 MAX_CONNECTIONS = 1024
 MAX_HEADER_BYTES = 16 << 10
@@ -22,16 +22,14 @@ HEAD_TIMEOUT_S = 10.0
 KEEP_ALIVE_S = 60
 STALL_TIMEOUT_S = 60.0
 
-_MALFORMED = ApiError(400, "malformed_request", "this is not a well-formed HTTP/1.1 request")
+_MALFORMED = ApiError(400, "malformed_request", "this is not a well-formed HTTP request")
 _LARGE_HEAD = ApiError(
     431,
     "headers_too_large",
     f"the request's head is over {MAX_HEADER_BYTES} bytes or {MAX_HEADERS} headers",
 )
 _SLOW_HEAD = ApiError(408, "request_timeout", "the request did not arrive in time")
-_CROWDED = ApiError(
-    503, "too_many_connections", "too many connections are open", retry_after=5
-)
+_CROWDED = ApiError(503, "too_many_connections", "too many connections are open", retry_after=5)
 _PHRASES = {
     400: b"Bad Request",
     408: b"Request Timeout",
@@ -47,6 +45,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._in_head = True
         self._head_bytes = 0
+        self._head = b""
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
 
@@ -71,12 +70,13 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if self._in_head:
             self._head_bytes += len(data)
+            self._head += data
             if self._deadline is None:
                 self._start_clock()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self.cycle.keep_alive = False  # answered as plain HTTP, then closed
+            self._go_on_without_upgrade()
             return
         except httptools.HttpParserError as error:
             self._refuse(error.__context__ if isinstance(error.__context__, ApiError) else None)
@@ -102,12 +102,30 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._stop_clock()
-        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            self._head = b""
+            super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The body is there; the next byte begins another head."""
-        super().on_message_complete()
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
         self._in_head = True
+
+    def _go_on_without_upgrade(self) -> None:
+        """Answer as plain HTTP: llhttp has dropped the body of a request that offers to upgrade.
+
+        Java's own client offers HTTP/2 with every first request and means it as an offer only.
+        """
+        first, found, rest = self._head.partition(b"\r\n\r\n")
+        lines = first.split(b"\r\n")
+        kept = [line for line in lines if not line.lower().startswith(b"upgrade:")]
+        self._head = b""
+        if not found or len(kept) != len(lines) - 1 or not kept[0].endswith(b" HTTP/1.1"):
+            self._refuse(None)  # CONNECT, or behind another request in one piece
+            return
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join(kept) + found + rest)
 
     def pause_writing(self) -> None:
         """The client is behind."""
@@ -143,7 +161,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         error = error or _MALFORMED
-        body = render_problem(error, openai=True)
+        body = render_problem(error, Surface.OPENAI)
         lines = [
             b"HTTP/1.1 %d %b" % (error.status, _PHRASES[error.status]),
             b"content-type: application/json",

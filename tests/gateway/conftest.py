@@ -18,12 +18,12 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from edgekit.core.api_keys import ApiKey, KeyRing, make_api_key
 from edgekit.core.appliance import Appliance, EngineSettings, ServedModel
 from edgekit.errors import EngineError
 from edgekit.gateway.app import Gateway
+from edgekit.gateway.server import Listener, Server
 from edgekit.gateway.texts import TextKeeper
 from edgekit.operations.audit import tail_audit
 from edgekit.system import unix_http
@@ -123,16 +123,7 @@ def serving(
 ) -> Iterator[asyncio.AbstractEventLoop]:
     """The gateway (and a fake engine) on a loop of their own thread."""
     ready, loops = threading.Event(), []
-    server = uvicorn.Server(
-        uvicorn.Config(
-            lambda *_: None,
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_level="critical",
-            h11_max_incomplete_event_size=16384,
-        )
-    )
+    server = Server(lambda *_: None, [Listener(sock)])
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
 
     async def run() -> None:
@@ -141,7 +132,7 @@ def serving(
         if engine is not None:
             await engine.start()
         loops.append(asyncio.get_running_loop())
-        task = asyncio.ensure_future(server.serve(sockets=[sock]))
+        task = asyncio.ensure_future(server.serve())
         while not server.started and not task.done():
             await asyncio.sleep(0.005)
         ready.set()

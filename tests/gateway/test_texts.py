@@ -59,9 +59,7 @@ def texts_of(site: Site, key: MLKEM1024PrivateKey | None) -> list[bytes]:
 
 @pytest.mark.parametrize("kept", [TextMode.SEALED], indirect=True)
 @pytest.mark.parametrize("stream", [False, True])
-def test_sealed_texts_open_with_the_auditors_key_and_nowhere_else(
-    kept: Site, stream: bool
-) -> None:
+def test_sealed_texts_open_with_the_auditors_key_and_nowhere_else(kept: Site, stream: bool) -> None:
     answer = kept.post(OPENAI, chat(stream=stream))
     assert answer.status_code == 200
     everything = bytes_below(kept.work)

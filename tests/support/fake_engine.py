@@ -37,6 +37,7 @@ class FakeEngine:
 
     socket_path: str
     delay_s: float = 0.0
+    repeat: int = 1
     close_after: bool = False
     drop_reused: bool = False
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -136,6 +137,7 @@ class FakeEngine:
         words = [WORDS[i % len(WORDS)] for i in range(min(wanted, 16 if wanted > 200 else wanted))]
         if trick == "call-a-tool":
             words = []
+        words *= self.repeat
         finish = "length" if len(words) == wanted else "stop"
         for text in request.get("stop", []):
             if text in "".join(words):

@@ -22,7 +22,10 @@ MAX_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model as the API shows it: size in bytes, context in tokens per request, Unix time."""
+    """A model as the API shows it: size in bytes, context in tokens per request, Unix time.
+
+    `capabilities` are Ollama's words, as the manifest has them.
+    """
 
     name: str
     engine: str
@@ -35,6 +38,7 @@ class ServedModel:
     context: int
     license: str
     created: int
+    capabilities: tuple[str, ...] = ("completion",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,11 @@ class WeightsFile:
 
 @dataclass(frozen=True, slots=True)
 class CanaryCheck:
-    """A prompt and a text that a greedy answer must contain."""
+    """A prompt and a text that a greedy answer must contain.
+
+    Of an embedding model: two texts whose vectors must be nearer to each other than the prompt's is
+    to the answer of any other check.
+    """
 
     model: str
     prompt: str
@@ -57,7 +65,10 @@ class CanaryCheck:
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How the supervisor starts one engine. `start_timeout_s` bounds load plus first answer."""
+    """How the supervisor starts one engine. `start_timeout_s` bounds load plus first answer.
+
+    `embedding` says that it makes vectors and no text.
+    """
 
     name: str
     kind: str
@@ -69,6 +80,7 @@ class EngineSettings:
     start_timeout_s: int
     weights: tuple[WeightsFile, ...]
     canaries: tuple[CanaryCheck, ...]
+    embedding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +147,7 @@ def _served_model(fields: Fields) -> ServedModel:
         context=fields.integer("context", low=1, high=1 << 24),
         license=fields.text("license"),
         created=fields.integer("created", low=0, high=1 << 40),
+        capabilities=fields.texts("capabilities", max_items=16),
     )
     fields.finish()
     return model
@@ -153,6 +166,7 @@ def _engine(fields: Fields) -> EngineSettings:
         start_timeout_s=fields.integer("start_timeout_s", low=1, high=86400),
         weights=tuple(_weights(f) for f in fields.items("weights", max_items=1000)),
         canaries=tuple(_canary(f) for f in fields.items("canaries", max_items=64)),
+        embedding=fields.boolean("embedding"),
     )
     fields.finish()
     return engine

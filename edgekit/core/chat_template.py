@@ -19,6 +19,8 @@ from edgekit.errors import RefusedContentError
 
 MAX_TEMPLATE_BYTES = 256 << 10
 MAX_TEMPLATES = 32
+_THINKING_NAMES = frozenset({"enable_thinking", "thinking", "reasoning_effort"})
+_THINKING_MARKS = ("<think>", "reasoning_content", "<|channel|>analysis")
 
 
 def check_chat_template(text: str, where: str) -> None:
@@ -38,6 +40,17 @@ def check_chat_template(text: str, where: str) -> None:
         raise _refused(where, f"it cannot be parsed ({type(error).__name__})") from error
     if problem is not None:
         raise _refused(where, problem)
+
+
+def template_capabilities(text: str) -> tuple[str, ...]:
+    """What a template can format beside messages: `tools`, `thinking`, both or neither.
+
+    Read from the variables it uses, as Ollama does. The text has passed `check_chat_template`.
+    """
+    names = {node.name for node in _parsed(text).find_all(nodes.Name)}
+    thinks = _THINKING_NAMES & names or any(mark in text for mark in _THINKING_MARKS)
+    found = [("tools", "tools" in names), ("thinking", bool(thinks))]
+    return tuple(name for name, there in found if there)
 
 
 def json_chat_templates(document: Any) -> Iterator[tuple[str, str]]:

@@ -178,6 +178,11 @@ def _embedding_problem(header: GgufHeader, tokens: int) -> str | None:
     return "it has no token_embd.weight"
 
 
+def default_template(header: GgufHeader) -> str:
+    """The chat template an engine uses; empty when the weights carry none."""
+    return header.text("tokenizer.chat_template")
+
+
 def _templates(header: GgufHeader) -> list[tuple[str, str]]:
     return [
         (key[:60], value)

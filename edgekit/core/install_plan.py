@@ -180,6 +180,7 @@ def _served_model(manifest: Manifest, selection: Selection) -> ServedModel:
         context=selection.chosen.context,
         license=model.license,
         created=manifest.created,
+        capabilities=model.capabilities,
     )
 
 
@@ -190,6 +191,7 @@ def _engine(
     entries = [manifest.entry(path) for path in selection.variant.files]
     socket = layout.engine_socket(model.name)
     program = layout.generation(generation) / str(pack.program)
+    embedding = "embedding" in model.capabilities
     argv = (
         str(program),
         "--model",
@@ -199,6 +201,7 @@ def _engine(
         "--socket",
         str(socket),
         *serving_arguments(chosen.serving),
+        *(("--embedding", model.pooling or "own") if embedding else ()),
     )
     return EngineSettings(
         name=model.name,
@@ -216,6 +219,7 @@ def _engine(
         canaries=tuple(
             CanaryCheck(model.name, prompt, answer) for prompt, answer in model.canaries
         ),
+        embedding=embedding,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN, RelPath
+from edgekit.core.release import POOLINGS
 from edgekit.core.toml_lines import find_line
 from edgekit.errors import EdgekitError, FormatError, RecipeError
 
@@ -18,6 +19,7 @@ MAX_RECIPE_BYTES = 1 << 20
 VERSION_PATTERN = r"[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}(?:-[a-z0-9.]{1,30})?"
 ARCHITECTURES = ("x86_64", "aarch64")
 VARIANT_FORMATS = ("gguf", "safetensors")
+TASKS = ("chat", "embedding")
 ENGINE_PROVIDERS = {"llama.cpp": ("wheel",)}
 
 
@@ -67,8 +69,10 @@ class Canary:
 class ModelRecipe:
     """A model (AI weights) with its variants; `context` is what is wanted, in tokens per slot.
 
-    `base_model` names what it was made from; `terms` is the path of its licence or terms, a text
-    file, relative to the recipe's own folder unless absolute. Both may be empty.
+    `task` is `chat` or `embedding`; `pooling` says how an embedding model makes one vector of many,
+    where its weights do not. `base_model` names what it was made from; `terms` is the path of its
+    licence or terms, a text file, relative to the recipe's own folder unless absolute. These three
+    may be empty.
     """
 
     name: str
@@ -78,6 +82,8 @@ class ModelRecipe:
     canaries: tuple[Canary, ...]
     base_model: str = ""
     terms: str = ""
+    task: str = "chat"
+    pooling: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +202,12 @@ def _model(fields: Fields) -> ModelRecipe:
         canaries=tuple(_canary(item) for item in fields.items("canary", max_items=32, default=[])),
         base_model=fields.text("base_model", max_length=200, default=""),
         terms=fields.text("terms", max_length=1024, default=""),
+        task=fields.text("task", choices=TASKS, default="chat"),
+        pooling=fields.text("pooling", choices=("", *POOLINGS), default=""),
     )
     fields.finish()
+    if model.pooling and model.task != "embedding":
+        raise fields.fail("pooling", "only a model with the task embedding pools")
     if not model.variants:
         raise fields.fail("variant", "a model needs at least one variant")
     return model

@@ -27,6 +27,8 @@ MAX_VOLUME_BYTES = 3900 << 20
 """FAT32 cannot hold a file of 4 GiB; 3,900 MiB leaves room for rounding by copy tools."""
 
 ROLES = ("runtime", "engine", "weights", "wheel", "image", "unit", "license", "document")
+CAPABILITIES = ("completion", "embedding", "thinking", "tools", "vision")
+POOLINGS = ("mean", "cls", "last")
 VERSION_PATTERN = r"[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}(?:-[a-z0-9.]{1,30})?"
 
 
@@ -72,7 +74,11 @@ class CarriedVariant:
 
 @dataclass(frozen=True, slots=True)
 class CarriedModel:
-    """A model in the set; `context` is the wanted context in tokens per request."""
+    """A model in the set; `context` is the wanted context in tokens per request.
+
+    `capabilities` are Ollama's words for what it can do; an embedding model has `embedding` alone.
+    `pooling` is empty where the weights themselves say it.
+    """
 
     name: str
     context: int
@@ -81,6 +87,8 @@ class CarriedModel:
     parameter_count: int
     variants: tuple[CarriedVariant, ...]
     canaries: tuple[tuple[str, str], ...]
+    capabilities: tuple[str, ...] = ("completion",)
+    pooling: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +290,8 @@ def _model_table(model: CarriedModel) -> dict[str, Any]:
         "license": model.license,
         "family": model.family,
         "parameter_count": model.parameter_count,
+        "capabilities": list(model.capabilities),
+        "pooling": model.pooling,
         "canaries": [{"prompt": prompt, "answer": answer} for prompt, answer in model.canaries],
         "variants": [
             {
@@ -353,9 +363,21 @@ def _model(fields: Fields) -> CarriedModel:
         parameter_count=fields.integer("parameter_count", low=0, high=1 << 50),
         variants=tuple(_variant(f) for f in fields.items("variants", max_items=32)),
         canaries=tuple(canaries),
+        capabilities=_capabilities(fields),
+        pooling=fields.text("pooling", choices=("", *POOLINGS)),
     )
     fields.finish()
     return model
+
+
+def _capabilities(fields: Fields) -> tuple[str, ...]:
+    known = "|".join(CAPABILITIES)
+    found = fields.texts("capabilities", max_items=len(CAPABILITIES), pattern=known)
+    if not found or len(set(found)) != len(found):
+        raise fields.fail("capabilities", "expected at least one, each once")
+    if "embedding" in found and len(found) > 1:
+        raise fields.fail("capabilities", "an embedding model can do nothing else")
+    return found
 
 
 def _variant(fields: Fields) -> CarriedVariant:

@@ -174,6 +174,7 @@ def _ollama_model(model: ServedModel) -> dict[str, Any]:
         "size": model.size,
         "digest": model.digest.partition(":")[2],
         "details": _details(model),
+        "capabilities": list(model.capabilities),
     }
 
 
@@ -199,7 +200,7 @@ def _shown(model: ServedModel) -> dict[str, Any]:
             "general.architecture": model.family,
             f"{model.family}.context_length": model.context,
         },
-        "capabilities": ["completion"],
+        "capabilities": list(model.capabilities),
         "modified_at": _time(model.created),
     }
 

@@ -17,6 +17,7 @@ MAX_PARTS = 64
 MAX_TEXT_CHARS = 1 << 22
 MAX_TOOL_CALLS = 64
 SEED_LIMIT = 2**53
+EMBED_TARGET = "/v1/embeddings"
 CHAT_TARGET = "/v1/chat/completions"
 TEXT_TARGET = "/v1/completions"
 ROLES = {
@@ -54,6 +55,21 @@ def find_model(appliance: Appliance, name: str) -> ServedModel:
         if model.name.removesuffix(":latest") == wanted:
             return model
     raise model_not_found(name)
+
+
+def find_able(appliance: Appliance, name: str, capability: str) -> ServedModel:
+    """The served model of this name, if it can do this. Raises ApiError 404 or 400."""
+    model = find_model(appliance, name)
+    if capability not in model.capabilities:
+        verb = {"completion": "chat or completion"}.get(capability, capability)
+        able = ", ".join(model.capabilities)
+        raise ApiError(
+            400,
+            "unsupported",
+            f"{name[:100]!r} does not support {verb}; it supports: {able}",
+            param="model",
+        )
+    return model
 
 
 def audit_params(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -143,7 +143,7 @@ class Generation:
 
     def _stream_fields(self) -> dict[str, Any]:
         if not self._job.stream:
-            return {"stream": False}
+            return {}
         # usage is always asked for: the audit record wants the counts, whoever else does
         return {"stream": True, "stream_options": {"include_usage": True}}
 

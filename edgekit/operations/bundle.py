@@ -41,6 +41,7 @@ from edgekit.errors import (
     DiskFullError,
     FormatError,
     IncompatibleHostError,
+    RecipeError,
     SetShapeError,
     SourceError,
     TrustError,
@@ -71,7 +72,7 @@ from edgekit.system.set_writer import SetDraft, write_set
 from edgekit.system.signing import PairSigner, load_signer
 from edgekit.system.trust_store import HostTrust
 from edgekit.system.volumes import BlobSource, worker_count
-from edgekit.system.weights import check_weights
+from edgekit.system.weights import WeightsHeader, check_weights
 
 RELEASE_YEARS = 5
 MIN_SYSTEMD = 249
@@ -308,20 +309,23 @@ class _Gatherer:
 
     def _model(self, model: ModelRecipe) -> CarriedModel:
         variants = []
-        family, parameters = "", 0
+        headers = []
         for index, variant in enumerate(model.variants):
             fetched = self._fetch_variant(model.name, index, variant)
-            carried, family, parameters = self._variant(model, index, variant, fetched)
+            carried, header = self._variant(model, index, variant, fetched)
             variants.append(carried)
+            headers.append(header)
         self._model_terms(model)
         return CarriedModel(
             name=model.name,
             context=model.context,
             license=model.license,
-            family=family,
-            parameter_count=parameters,
+            family=headers[-1].family,
+            parameter_count=headers[-1].parameter_count,
             variants=tuple(variants),
             canaries=tuple((canary.prompt, canary.answer) for canary in model.canaries),
+            capabilities=_capabilities(model, headers),
+            pooling=model.pooling,
         )
 
     def _model_terms(self, model: ModelRecipe) -> None:
@@ -356,7 +360,7 @@ class _Gatherer:
 
     def _variant(
         self, model: ModelRecipe, index: int, variant: Variant, fetched: dict[RelPath, Path]
-    ) -> tuple[CarriedVariant, str, int]:
+    ) -> tuple[CarriedVariant, WeightsHeader]:
         prefix = f"models/{model.name}/{index}-{variant.quantization.lower()}"
         paths = []
         for name, source in sorted(fetched.items()):
@@ -372,7 +376,7 @@ class _Gatherer:
             bytes=size,
             shape=tuple(sorted(header.shape.items())),
         )
-        return carried, header.family, header.parameter_count
+        return carried, header
 
     def _engine(self, engine: EngineRecipe) -> BuiltPack:
         wheels = self._lock.wheelhouse(f"engine:{engine.kind}:{engine.provider}").wheels
@@ -414,6 +418,20 @@ class _Gatherer:
             self._parts.append(_Part(path, "image", source))
             paths.append(path)
         return CarriedImage(name, locked.reference, locked.manifest.digest, tuple(paths))
+
+
+def _capabilities(model: ModelRecipe, headers: list[WeightsHeader]) -> tuple[str, ...]:
+    """What the model can do, whichever variant a host takes. Raises RecipeError."""
+    if model.task == "embedding":
+        if not model.pooling and not all(header.pooling for header in headers):
+            raise RecipeError(
+                f"the weights of {model.name} do not say how they pool",
+                where=f"model {model.name}",
+                needed='pooling = "mean", "cls" or "last" in the recipe',
+            )
+        return ("embedding",)
+    shared = set.intersection(*(set(header.capabilities) for header in headers))
+    return ("completion", *sorted(shared))
 
 
 def _draft(

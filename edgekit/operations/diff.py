@@ -132,7 +132,8 @@ def _requirements(verified: VerifiedSet) -> dict[str, str]:
 def _models(verified: VerifiedSet) -> dict[str, str]:
     return {
         model.name: f"{model.family}, {model.parameter_count} parameters, {model.license}, "
-        f"{model.context} tokens, canaries {_content(map(repr, model.canaries))}"
+        f"{model.context} tokens, {', '.join(model.capabilities)}, "
+        f"canaries {_content(map(repr, model.canaries))}"
         for model in verified.manifest.models
     }
 

@@ -68,10 +68,12 @@ def render_sbom(gathered: Gathered) -> bytes:
     table = json.loads(output)
     for component in table.get("components", []):
         # The library has no model cards yet; the schema does.
-        family = maker.families.get(component["bom-ref"])
-        if family:
+        model = maker.models.get(component["bom-ref"])
+        if model is not None and model.family:
+            embeds = "embedding" in model.capabilities
+            task = "feature-extraction" if embeds else "text-generation"
             component["modelCard"] = {
-                "modelParameters": {"task": "text-generation", "architectureFamily": family}
+                "modelParameters": {"task": task, "architectureFamily": model.family}
             }
     data = encode_canonical(table)
     if len(data) > MAX_SBOM_BYTES:
@@ -99,7 +101,7 @@ class _Maker:
             for entry in gathered.manifest.entries
             if entry.role == "wheel"
         }
-        self.families: dict[str, str] = {}
+        self.models: dict[str, CarriedModel] = {}
 
     def bom(self) -> Bom:
         """The whole document as the library's object."""
@@ -153,7 +155,7 @@ class _Maker:
         source = recipe.variants[index]
         commit = self._lock.variant(recipe.name, index).commit
         ref = f"model:{recipe.name}:{index}"
-        self.families[ref] = carried.family
+        self.models[ref] = carried
         files = self._weights(recipe.name, index, variant)
         facts = {
             "format": variant.format,

@@ -1,12 +1,16 @@
-"""Ask an engine what it must know: readiness is a right answer, not an open socket."""
+"""Ask an engine what it must know: readiness is a right answer, not an open socket.
+
+An embedding model is right when every prompt's vector is nearest to the vector of its own answer.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edgekit.core.appliance import CanaryCheck
-from edgekit.errors import EngineError, EngineNotReadyError, WrongAnswerError
+from edgekit.core.known_answers import check_neighbours, check_text
+from edgekit.errors import EngineError, EngineNotReadyError
 from edgekit.system import unix_http
 
 POLL_S = 0.1
@@ -36,6 +40,35 @@ def is_healthy(socket_path: str) -> bool:
         return False
 
 
+def check_vectors(socket_path: str, canaries: Sequence[CanaryCheck], *, timeout_s: float) -> None:
+    """Embed all prompts and answers at once and look which are neighbours.
+
+    Raises WrongAnswerError for the first prompt that is nearer to another's answer, EngineError
+    when there are no vectors.
+    """
+    texts = [canary.prompt for canary in canaries] + [canary.answer for canary in canaries]
+    request = {"model": canaries[0].model, "input": texts}
+    reply = unix_http.post_json(socket_path, "/v1/embeddings", request, timeout_s=timeout_s)
+    if reply.status != 200:
+        raise EngineError(
+            "the engine refuses the canary texts",
+            where=canaries[0].model,
+            found=f"HTTP status {reply.status}",
+        )
+    check_neighbours(canaries, _vectors_of(reply.json(), len(texts)))
+
+
+def _vectors_of(reply: object, count: int) -> list[list[float]]:
+    try:
+        rows = sorted(reply["data"], key=lambda row: row["index"])  # type: ignore[index]
+        vectors = [[float(value) for value in row["embedding"]] for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError("the engine's answer has an unknown shape") from error
+    if len(vectors) != count:
+        raise EngineError("the engine embeds another number of texts than it was given")
+    return vectors
+
+
 def check_answer(socket_path: str, canary: CanaryCheck, *, timeout_s: float) -> None:
     """Ask greedily and look for the expected text in the answer.
 
@@ -56,14 +89,7 @@ def check_answer(socket_path: str, canary: CanaryCheck, *, timeout_s: float) -> 
             where=canary.model,
             found=f"HTTP status {answer.status}",
         )
-    text = _text_of(answer.json())
-    if canary.answer not in text:
-        raise WrongAnswerError(
-            "the engine gives a wrong answer to its canary prompt",
-            where=canary.model,
-            found=repr(text[:200]),
-            needed=repr(canary.answer),
-        )
+    check_text(canary, _text_of(answer.json()))
 
 
 def _text_of(answer: object) -> str:

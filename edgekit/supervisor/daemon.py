@@ -24,7 +24,7 @@ from edgekit.core.appliance import EngineSettings, at_site, parse_appliance
 from edgekit.core.site_config import SiteConfig
 from edgekit.errors import EdgekitError, EngineError, FormatError
 from edgekit.exit_codes import ExitCode
-from edgekit.supervisor.canary import check_answer, is_healthy, wait_healthy
+from edgekit.supervisor.canary import check_answer, check_vectors, is_healthy, wait_healthy
 from edgekit.supervisor.weights import verify_weights
 from edgekit.system.notify import notify, watchdog_interval
 from edgekit.system.process import Child, spawn
@@ -106,6 +106,9 @@ def _make_ready(settings: EngineSettings, child: Child, deadline: float) -> None
     """S3 and S4."""
     wait_healthy(settings.socket, deadline=deadline, still_running=lambda: _check_running(child))
     notify("STATUS=asking canary prompts")
+    if settings.embedding and settings.canaries:
+        check_vectors(settings.socket, settings.canaries, timeout_s=settings.start_timeout_s)
+        return
     for canary in settings.canaries:
         remaining = max(1.0, deadline - time.monotonic())
         check_answer(settings.socket, canary, timeout_s=remaining)

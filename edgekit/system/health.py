@@ -8,14 +8,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgekit.core.appliance import Appliance, CanaryCheck
-from edgekit.errors import EngineError, EngineNotReadyError, WrongAnswerError
+from edgekit.core.appliance import Appliance
+from edgekit.core.known_answers import check_neighbours, check_text
+from edgekit.errors import EngineError, EngineNotReadyError
 
 REQUEST_TIMEOUT_S = 120.0
 CONNECT_TRIES = 50
 CONNECT_PAUSE_S = 0.1
 MAX_ANSWER_TOKENS = 64
-MAX_ANSWER_BYTES = 1 << 20
+MAX_ANSWER_BYTES = 32 << 20
 _DATA = b"data: "
 _DONE = b"data: [DONE]"
 
@@ -27,33 +28,35 @@ def ask_known_questions(appliance: Appliance, api_key: str) -> None:
     answers with an error, EngineNotReadyError when it cannot be reached.
     """
     for engine in appliance.engines:
+        if engine.embedding and engine.canaries:
+            texts = [c.prompt for c in engine.canaries] + [c.answer for c in engine.canaries]
+            vectors = embed(appliance.listen, api_key, engine.canaries[0].model, texts)
+            check_neighbours(engine.canaries, vectors)
+            continue
         for canary in engine.canaries:
-            answer = ask(appliance.listen, api_key, canary.model, canary.prompt)
-            check_answer(canary, answer)
+            check_text(canary, ask(appliance.listen, api_key, canary.model, canary.prompt))
 
 
-def check_answer(canary: CanaryCheck, answer: str) -> None:
-    """Raises WrongAnswerError unless the answer contains what it must."""
-    if canary.answer not in answer:
-        raise WrongAnswerError(
-            f"{canary.model} answers, but not what the set says it must",
-            where=canary.prompt[:100],
-            needed=canary.answer[:200],
-            found=answer[:200],
-            hint="edgekit verify SET, then install again",
-        )
+def embed(listen: str, api_key: str, model: str, texts: list[str]) -> list[list[float]]:
+    """The texts' vectors, over the API. Raises as `_answering`."""
+    request: dict[str, object] = {"model": model, "input": texts}
+    with _answering(listen, api_key, "/v1/embeddings", request) as response:
+        rows = json.loads(response.read(MAX_ANSWER_BYTES))["data"]
+    return [row["embedding"] for row in rows]
 
 
 def ask(listen: str, api_key: str, model: str, prompt: str) -> str:
     """One greedy chat completion over the API; the answer's text. Raises as `_answering`."""
-    with _answering(listen, api_key, model, prompt, stream=False) as response:
+    question = _question(model, prompt, stream=False)
+    with _answering(listen, api_key, "/v1/chat/completions", question) as response:
         data = response.read(MAX_ANSWER_BYTES)
     return str(json.loads(data)["choices"][0]["message"]["content"])
 
 
 def stream_answer(listen: str, api_key: str, model: str, prompt: str) -> Iterator[str]:
     """The same answer piece by piece, as the engine makes it. Raises as `_answering`."""
-    with _answering(listen, api_key, model, prompt, stream=True) as response:
+    question = _question(model, prompt, stream=True)
+    with _answering(listen, api_key, "/v1/chat/completions", question) as response:
         for line in response:
             if not line.startswith(_DATA) or line.strip() == _DONE:
                 continue
@@ -66,27 +69,30 @@ def stream_answer(listen: str, api_key: str, model: str, prompt: str) -> Iterato
                     yield str(text)
 
 
-@contextmanager
-def _answering(
-    listen: str, api_key: str, model: str, prompt: str, *, stream: bool
-) -> Iterator[http.client.HTTPResponse]:
-    """A chat completion's response, status 200.
-
-    Raises EngineNotReadyError when the API does not answer, EngineError when it answers with an
-    error.
-    """
-    address, _, port = listen.rpartition(":")
-    connection = _connect(address, int(port))
-    question = {
+def _question(model: str, prompt: str, *, stream: bool) -> dict[str, object]:
+    return {
         "model": model,
         "temperature": 0,
         "max_tokens": MAX_ANSWER_TOKENS,
         "stream": stream,
         "messages": [{"role": "user", "content": prompt}],
     }
+
+
+@contextmanager
+def _answering(
+    listen: str, api_key: str, path: str, question: dict[str, object]
+) -> Iterator[http.client.HTTPResponse]:
+    """The API's response to a POST, status 200.
+
+    Raises EngineNotReadyError when the API does not answer, EngineError when it answers with an
+    error.
+    """
+    address, _, port = listen.rpartition(":")
+    connection = _connect(address, int(port))
     headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
     try:
-        connection.request("POST", "/v1/chat/completions", json.dumps(question), headers)
+        connection.request("POST", path, json.dumps(question), headers)
         response = connection.getresponse()
         if response.status != 200:
             raise EngineError(

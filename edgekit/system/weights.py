@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.core.chat_template import json_chat_templates, template_capabilities
 from edgekit.core.gguf import GgufHeader, read_gguf_header
-from edgekit.core.gguf_rules import check_gguf_rules
+from edgekit.core.gguf_rules import check_gguf_rules, default_template
 from edgekit.core.gguf_shape import Shape, gguf_shape
 from edgekit.core.names import RelPath
 from edgekit.core.safetensors import SafetensorsHeader, read_safetensors_header
@@ -24,11 +25,17 @@ INDEX_SUFFIX = ".index.json"
 
 @dataclass(frozen=True, slots=True)
 class WeightsHeader:
-    """What planning and the API need: architecture, number of weights, shape in elements."""
+    """What planning and the API need: architecture, number of weights, shape in elements.
+
+    `capabilities` are what the chat template can format (`core.chat_template`); `pooling` says
+    whether the weights say how token vectors become one, as embedding models do.
+    """
 
     family: str
     parameter_count: int
     shape: Shape
+    capabilities: tuple[str, ...] = ()
+    pooling: bool = False
 
 
 def check_weights(format_: str, files: dict[RelPath, Path]) -> WeightsHeader:
@@ -75,6 +82,8 @@ def _check_gguf(files: dict[RelPath, Path]) -> WeightsHeader:
         family=header.text("general.architecture"),
         parameter_count=header.parameter_count(),
         shape=gguf_shape(header),
+        capabilities=template_capabilities(default_template(header)),
+        pooling=f"{header.text('general.architecture')}.pooling_type" in header.metadata,
     )
 
 
@@ -105,6 +114,7 @@ def _check_safetensors(files: dict[RelPath, Path]) -> WeightsHeader:
         family=_family(files),
         parameter_count=sum(header.parameter_count() for header in headers.values()),
         shape={},
+        capabilities=template_capabilities(_template(files)),
     )
 
 
@@ -143,6 +153,18 @@ def _check_index(name: RelPath, index: Any, headers: dict[RelPath, SafetensorsHe
             )
     if len(table) != sum(map(len, names.values())):
         raise WeightsError("the index leaves out a tensor", where=str(name))
+
+
+def _template(files: dict[RelPath, Path]) -> str:
+    """The chat template of a Hugging Face folder: a file of its own, or in the configuration."""
+    for name, path in files.items():
+        if name.parts[-1] == "chat_template.jinja":
+            return path.read_text(encoding="utf-8")
+    for name, path in files.items():
+        if name.parts[-1] in ("tokenizer_config.json", "chat_template.json"):
+            for _, text in json_chat_templates(_json(name, path)):
+                return text
+    return ""
 
 
 def _family(files: dict[RelPath, Path]) -> str:

@@ -40,7 +40,14 @@ def make_key(*scopes: str) -> tuple[ApiKey, str]:
     )
 
 
-def make_appliance(work: Path, port: int, *, engine_socket: str, context: int = 512) -> Appliance:
+def make_appliance(
+    work: Path,
+    port: int,
+    *,
+    engine_socket: str,
+    context: int = 512,
+    capabilities: tuple[str, ...] = ("completion", "tools", "thinking"),
+) -> Appliance:
     return Appliance(
         name="demo-appliance",
         version="1.0.0",
@@ -60,6 +67,7 @@ def make_appliance(work: Path, port: int, *, engine_socket: str, context: int = 
                 context=context,
                 license="Apache-2.0",
                 created=1_700_000_000,
+                capabilities=capabilities,
             ),
         ),
         engines=(
@@ -157,14 +165,15 @@ def running_site(
     work: Path,
     engine: FakeEngine | None,
     engine_socket: str,
-    context: int = 512,
+    *,
     keeper: TextKeeper | None = None,
+    **settings: Any,
 ) -> Iterator[Site]:
-    """Audit writer, gateway and client around an engine."""
+    """Audit writer, gateway and client around an engine; `settings` are `make_appliance`'s."""
     with running_auditd(work) as auditd, socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
         key, token = make_key()
-        appliance = make_appliance(work, port, engine_socket=engine_socket, context=context)
+        appliance = make_appliance(work, port, engine_socket=engine_socket, **settings)
         url = f"http://127.0.0.1:{port}"
         headers = {"Authorization": f"Bearer {token}"}
         with (
@@ -193,8 +202,20 @@ def any_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
         yield ready
 
 
+@pytest.fixture(params=["fake", "real"])
+def embedding_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """A gateway in front of an embedding model: the fake engine's, and llama.cpp's own."""
+    path = str(tmp_path / "embedding.sock")
+    engine = FakeEngine(path) if request.param == "fake" else None
+    with contextlib.ExitStack() as stack:
+        if engine is None:
+            stack.enter_context(running_real_engine(path, tmp_path, mode="embedding"))
+        site = running_site(tmp_path, engine, path, capabilities=("embedding",))
+        yield stack.enter_context(site)
+
+
 @contextlib.contextmanager
-def running_real_engine(path: str, work: Path) -> Iterator[None]:
+def running_real_engine(path: str, work: Path, mode: str = "real") -> Iterator[None]:
     """llama.cpp's server from the xllamacpp wheel, with the demo weights or EDGEKIT_TEST_GGUF."""
     if importlib.util.find_spec("xllamacpp") is None:
         pytest.skip("cannot run here: the engine wheel (xllamacpp) is not installed")
@@ -207,7 +228,7 @@ def running_real_engine(path: str, work: Path) -> Iterator[None]:
     program = repository / "tests" / "support" / "engine_program.py"
     with (work / "engine.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, str(program), "real", path, str(weights[0])],
+            [sys.executable, str(program), mode, path, str(weights[0])],
             stdout=log,
             stderr=log,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},

@@ -2,6 +2,7 @@
 
 python engine_program.py fake SOCKET MODE
 python engine_program.py real SOCKET WEIGHTS
+python engine_program.py embedding SOCKET WEIGHTS
 """
 
 from __future__ import annotations
@@ -65,7 +66,11 @@ def fake(path: str, mode: str) -> None:
         server.serve_forever()
 
 
-def real(path: str, weights: str) -> None:
+def embedding(path: str, weights: str) -> None:
+    real(path, weights, embeds=True)
+
+
+def real(path: str, weights: str, *, embeds: bool = False) -> None:
     import xllamacpp  # noqa: PLC0415
 
     params = xllamacpp.CommonParams()
@@ -73,10 +78,13 @@ def real(path: str, weights: str) -> None:
     params.hostnames = [path]
     params.n_ctx, params.n_parallel, params.cpuparams.n_threads = 2048, 4, 1
     params.cache_ram_mib, params.fit_params, params.warmup, params.ui = 0, False, False, False
+    if embeds:
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     server = xllamacpp.Server(params)
     print("listening on", server.listening_address, flush=True)
     threading.Event().wait()
 
 
 if __name__ == "__main__":
-    {"fake": fake, "real": real}[sys.argv[1]](*sys.argv[2:])
+    {"fake": fake, "real": real, "embedding": embedding}[sys.argv[1]](*sys.argv[2:])

@@ -111,6 +111,9 @@ class FakeEngine:
             self.running -= 1
 
     async def _generate(self, target: str, request: dict[str, Any], sender: _Sender) -> None:
+        if target == "/v1/embeddings":
+            await sender.whole(200, _embedded(request["input"]))
+            return
         chat = target == "/v1/chat/completions"
         prompt = json.dumps(request["messages"]) if chat else request["prompt"]
         trick = next((word for word in TRICKS if word in prompt), "")
@@ -204,6 +207,19 @@ class FakeEngine:
             await sender.event({"choices": [], **marks, **ending})
         await sender.part("data: [DONE]\n\n")
         await sender.end()
+
+
+def _embedded(texts: list[str]) -> dict[str, Any]:
+    """Vectors of length 1 that depend on the letters of a text."""
+    rows = []
+    for index, text in enumerate(texts):
+        counts = [1 + text.count(letter) for letter in "aeiou tnsr"]
+        length = sum(count * count for count in counts) ** 0.5
+        vector = [count / length for count in counts]
+        rows.append({"object": "embedding", "index": index, "embedding": vector})
+    tokens = sum(len(text.split()) for text in texts)
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "model": "engine", "data": rows, "usage": usage}
 
 
 def _extras(trick: str) -> dict[str, Any]:

@@ -52,6 +52,11 @@ class Question:
     room: Room
     wishes: Wishes
 
+    def batch(self, rung: Rung) -> int:
+        """Tokens in one step of llama.cpp: an embedding model sees its whole input at once."""
+        whole = rung.context if "embedding" in self.model.capabilities else 0
+        return max(BATCH_TOKENS, whole)
+
     def variants(self, format_: str) -> list[CarriedVariant]:
         """Variants of one format, best quality first: more bytes are more of the model."""
         found = [variant for variant in self.model.variants if variant.format == format_]
@@ -87,7 +92,7 @@ def _llama_whole(question: Question) -> Iterator[Way]:
                 yield _way(
                     question, pack, variant, weigh_on_devices(
                         shape, rung, question.room, usable.devices,
-                        threads=serving_threads(question.report), batch=BATCH_TOKENS,
+                        threads=serving_threads(question.report), batch=question.batch(rung),
                     )
                 )
 
@@ -106,13 +111,14 @@ def _llama_parts(question: Question) -> Iterator[Way]:
                     yield _way(
                         question, pack, variant, weigh_on_devices(
                             shape, rung, question.room, devices, threads=threads,
-                            batch=BATCH_TOKENS, host_experts=shape.layers,
+                            batch=question.batch(rung), host_experts=shape.layers,
                         )
                     )
-                layers = most_layers(shape, rung, question.room, devices, batch=BATCH_TOKENS)
+                batch = question.batch(rung)
+                layers = most_layers(shape, rung, question.room, devices, batch=batch)
                 yield _way(
                     question, pack, variant, weigh_on_devices(
-                        shape, rung, question.room, devices, threads=threads, batch=BATCH_TOKENS,
+                        shape, rung, question.room, devices, threads=threads, batch=batch,
                         gpu_layers=max(1, layers),
                     )
                 )
@@ -132,7 +138,7 @@ def _llama_on_host(question: Question) -> Iterator[Way]:
                 yield _way(
                     question, pack, variant, weigh_on_host(
                         shape, rung, question.room, threads=serving_threads(question.report),
-                        batch=BATCH_TOKENS,
+                        batch=question.batch(rung),
                     )
                 )
 

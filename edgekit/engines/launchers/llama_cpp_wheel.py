@@ -19,6 +19,13 @@ CACHE_TYPES = {
     "f16": xllamacpp.ggml_type.GGML_TYPE_F16,
     "q8_0": xllamacpp.ggml_type.GGML_TYPE_Q8_0,
 }
+_POOLING = xllamacpp.llama_pooling_type
+POOLINGS = {
+    "own": _POOLING.LLAMA_POOLING_TYPE_UNSPECIFIED,
+    "mean": _POOLING.LLAMA_POOLING_TYPE_MEAN,
+    "cls": _POOLING.LLAMA_POOLING_TYPE_CLS,
+    "last": _POOLING.LLAMA_POOLING_TYPE_LAST,
+}
 
 
 def main() -> None:
@@ -47,6 +54,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cache-type-k", choices=CACHE_TYPES, default="f16", help="K in the cache")
     parser.add_argument("--cache-type-v", choices=CACHE_TYPES, default="f16", help="V in the cache")
     parser.add_argument("--n-gpu-layers", type=int, choices=(0,), default=0, help="CPU build: none")
+    parser.add_argument(
+        "--embedding",
+        choices=tuple(POOLINGS),
+        help="make vectors instead of text, pooled like this or as the weights say (own)",
+    )
     return parser.parse_args()
 
 
@@ -77,6 +89,9 @@ def _params(options: argparse.Namespace) -> xllamacpp.CommonParams:
     params.endpoint_props = False
     params.endpoint_metrics = True
     params.warmup = True
+    if options.embedding is not None:
+        params.embedding = True
+        params.pooling_type = POOLINGS[options.embedding]
     return params
 
 

@@ -16,7 +16,7 @@ from edgekit.gateway.job import (
     Job,
     audit_params,
     digest_input,
-    find_model,
+    find_able,
     take_text_parts,
 )
 from edgekit.gateway.problems import ApiError, bad_field
@@ -44,7 +44,7 @@ TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 def parse_messages(body: Body, appliance: Appliance) -> Job:
     """A `/v1/messages` body. Raises ApiError."""
     name = body.text("model", max_chars=MAX_NAME_CHARS)
-    model = find_model(appliance, name)
+    model = find_able(appliance, name, "completion")
     limit = body.integer("max_tokens", 1, 1 << 31)
     if limit is None:
         raise bad_field("max_tokens", "is required")

@@ -11,11 +11,13 @@ from edgekit.gateway.job import Job
 from edgekit.gateway.outcome import Outcome
 from edgekit.gateway.surfaces import (
     anthropic_requests,
+    embedding_requests,
     ollama_requests,
     openai_requests,
     responses_requests,
 )
 from edgekit.gateway.surfaces.anthropic_answers import AnthropicTranslator
+from edgekit.gateway.surfaces.embedding_answers import EmbeddingTranslator
 from edgekit.gateway.surfaces.ollama_answers import OllamaTranslator
 from edgekit.gateway.surfaces.ollama_requests import LoadRequest
 from edgekit.gateway.surfaces.openai_answers import OpenAiTranslator
@@ -36,6 +38,9 @@ ENDPOINTS = {
     "/v1/completions": Endpoint(openai_requests.parse_completion, OpenAiTranslator),
     "/v1/responses": Endpoint(responses_requests.parse_responses, ResponsesTranslator),
     "/v1/messages": Endpoint(anthropic_requests.parse_messages, AnthropicTranslator),
+    "/v1/embeddings": Endpoint(embedding_requests.parse_openai, EmbeddingTranslator),
+    "/api/embed": Endpoint(embedding_requests.parse_ollama, EmbeddingTranslator),
+    "/api/embeddings": Endpoint(embedding_requests.parse_ollama_legacy, EmbeddingTranslator),
     "/api/chat": Endpoint(ollama_requests.parse_chat, OllamaTranslator),
     "/api/generate": Endpoint(ollama_requests.parse_generate, OllamaTranslator),
 }

@@ -19,7 +19,7 @@ from edgekit.gateway.job import (
     Job,
     audit_params,
     digest_input,
-    find_model,
+    find_able,
     take_role,
 )
 from edgekit.gateway.problems import ApiError, bad_field
@@ -132,7 +132,7 @@ def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
 
 def _start(body: Body, appliance: Appliance) -> tuple[str, ServedModel, bool, bool]:
     name = body.text("model", max_chars=MAX_NAME_CHARS)
-    model = find_model(appliance, name)
+    model = find_able(appliance, name, "completion")
     stream = body.flag("stream", default=True)
     keep_alive = body.raw("keep_alive")
     return name, model, stream, keep_alive in (0, "0", "0s")

@@ -15,7 +15,7 @@ from edgekit.gateway.job import (
     Job,
     audit_params,
     digest_input,
-    find_model,
+    find_able,
     take_role,
     take_sampling,
     take_text_parts,
@@ -45,7 +45,7 @@ MAX_ARGUMENTS_CHARS = 1 << 20
 def parse_chat(body: Body, appliance: Appliance) -> Job:
     """A `/v1/chat/completions` body. Raises ApiError."""
     name = body.text("model", max_chars=MAX_NAME_CHARS)
-    model = find_model(appliance, name)
+    model = find_able(appliance, name, "completion")
     messages = _messages(body)
     completion_tokens = body.integer("max_completion_tokens", 1, model.context)
     fields = {
@@ -72,7 +72,7 @@ def parse_chat(body: Body, appliance: Appliance) -> Job:
 def parse_completion(body: Body, appliance: Appliance) -> Job:
     """A `/v1/completions` body. Raises ApiError."""
     name = body.text("model", max_chars=MAX_NAME_CHARS)
-    model = find_model(appliance, name)
+    model = find_able(appliance, name, "completion")
     prompt = _prompt(body)
     fields = {"max_tokens": model.context, **take_sampling(body, model.context)}
     logprobs = body.integer("logprobs", 0, 5)

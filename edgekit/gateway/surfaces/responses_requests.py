@@ -14,7 +14,7 @@ from edgekit.gateway.job import (
     Job,
     audit_params,
     digest_input,
-    find_model,
+    find_able,
     take_role,
     take_text_parts,
 )
@@ -49,7 +49,7 @@ TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
 def parse_responses(body: Body, appliance: Appliance) -> Job:
     """A `/v1/responses` body. Raises ApiError."""
     name = body.text("model", max_chars=MAX_NAME_CHARS)
-    model = find_model(appliance, name)
+    model = find_able(appliance, name, "completion")
     _only_stateless(body)
     instructions = body.text("instructions", max_chars=MAX_TEXT_CHARS, default="")
     messages = _input(body)

@@ -1,0 +1,89 @@
+"""`/v1/embeddings`, `/api/embed` and `/api/embeddings` request bodies to jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgekit.core.appliance import Appliance
+from edgekit.gateway.body import Body
+from edgekit.gateway.job import (
+    EMBED_TARGET,
+    MAX_NAME_CHARS,
+    MAX_TEXT_CHARS,
+    Job,
+    audit_params,
+    digest_input,
+    find_able,
+)
+from edgekit.gateway.problems import ApiError, bad_field
+
+MAX_INPUTS = 2048
+MAX_DIMENSIONS = 1 << 16
+
+
+def parse_openai(body: Body, appliance: Appliance) -> Job:
+    """A `/v1/embeddings` body. Raises ApiError."""
+    texts, dimensions = _input(body), body.integer("dimensions", 1, MAX_DIMENSIONS)
+    form = body.text("encoding_format", max_chars=20, default="float")
+    if form not in ("float", "base64"):
+        raise bad_field("encoding_format", "must be float or base64")
+    body.ignore(frozenset({"user", "input_type"}))
+    return _job("/v1/embeddings", body, appliance, texts, dimensions, base64=form == "base64")
+
+
+def parse_ollama(body: Body, appliance: Appliance) -> Job:
+    """An `/api/embed` body. Raises ApiError."""
+    texts, dimensions = _input(body), body.integer("dimensions", 1, MAX_DIMENSIONS)
+    body.ignore(frozenset({"truncate", "keep_alive", "options"}))
+    return _job("/api/embed", body, appliance, texts, dimensions)
+
+
+def parse_ollama_legacy(body: Body, appliance: Appliance) -> Job:
+    """An `/api/embeddings` body: one prompt. Raises ApiError."""
+    text = body.text("prompt", max_chars=MAX_TEXT_CHARS)
+    body.ignore(frozenset({"keep_alive", "options"}))
+    return _job("/api/embeddings", body, appliance, [text], None)
+
+
+def _job(
+    endpoint: str,
+    body: Body,
+    appliance: Appliance,
+    texts: list[str],
+    dimensions: int | None,
+    *,
+    base64: bool = False,
+) -> Job:
+    name = body.text("model", max_chars=MAX_NAME_CHARS)
+    model = find_able(appliance, name, "embedding")
+    body.finish()
+    return Job(
+        endpoint=endpoint,
+        model=model,
+        asked_name=name,
+        stream=False,
+        include_usage=True,
+        target=EMBED_TARGET,
+        body={"model": model.name, "input": texts, "encoding_format": "float"},
+        params=audit_params({"inputs": len(texts), "dimensions": dimensions}),
+        prompt=digest_input(texts),
+        echo={"dimensions": dimensions, "base64": base64},
+    )
+
+
+def _input(body: Body) -> list[str]:
+    value: Any = body.raw("input")
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not 0 < len(values) <= MAX_INPUTS:
+        raise bad_field("input", f"must be a text or 1 to {MAX_INPUTS} texts")
+    if all(isinstance(item, int | list) for item in values):
+        raise ApiError(
+            400,
+            "unsupported_content",
+            "input: token ids of another model mean nothing to this one; send text "
+            "(langchain: check_embedding_ctx_length=False)",
+            param="input",
+        )
+    if not all(isinstance(item, str) and 0 < len(item) <= MAX_TEXT_CHARS for item in values):
+        raise bad_field("input", "every text must have at least one character")
+    return values

@@ -1,0 +1,104 @@
+"""A set with a chat model and an embedding model, bundled, installed and asked for real."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from edgekit.core.vectors import cosine
+from tests.conftest import bundle_demo
+from tests.support.appliance import MODEL, DemoSet, RunningAppliance, free_port, run_installer
+
+EMBEDDER = "demo-embed"
+RECIPE = f"""\
+[[model]]
+name = "{EMBEDDER}"
+context = 512
+license = "Apache-2.0"
+task = "embedding"
+pooling = "mean"
+
+[[model.variant]]
+format = "gguf"
+quantization = "Q8_0"
+source = {{ folder = "../models/demo/gguf" }}
+files = ["edgekit-demo-q8_0.gguf"]
+
+[[model.canary]]
+prompt = "Which command builds a bundle?"
+answer = "the command that builds a bundle"
+
+[[model.canary]]
+prompt = "What is the capital of France?"
+answer = "the capital of France"
+
+"""
+
+
+@pytest.fixture(scope="module")
+def two_models(demo_set: DemoSet) -> DemoSet:
+    weights = str(Path(__file__).parents[2] / "models/demo")
+    model = RECIPE.replace("../models/demo", weights)
+    return bundle_demo(
+        demo_set.root.parent, demo_set.signer, demo_set.root,
+        ('name = "demo-small"', 'name = "demo-two"'), ("[[engine]]", f"{model}[[engine]]"),
+    )
+
+
+@pytest.fixture(scope="module")
+def both(
+    two_models: DemoSet, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningAppliance]:
+    running = RunningAppliance(two_models, tmp_path_factory.mktemp("e"), free_port())
+    running.install()
+    running.serve()
+    yield running
+    running.stop()
+
+
+def test_both_models_serve_from_one_set(both: RunningAppliance) -> None:
+    client = openai.OpenAI(base_url=f"{both.url}/v1", api_key=both.api_key, max_retries=0)
+    assert {model.id for model in client.models.list()} == {MODEL, EMBEDDER}
+    texts = ["Which command builds a bundle?", "Which command builds a set?", "a river in France"]
+    rows = client.embeddings.create(model=EMBEDDER, input=texts).data
+    near, far = (cosine(rows[0].embedding, row.embedding) for row in rows[1:])
+    assert near > far
+    answer = client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": texts[0]}], temperature=0
+    )
+    assert "edgekit bundle" in str(answer.choices[0].message.content)
+
+
+def test_the_weights_they_share_are_carried_once(two_models: DemoSet) -> None:
+    table = json.loads((two_models.folder / "manifest.json").read_bytes())
+    weights = [entry["digest"] for entry in table["entries"] if entry["role"] == "weights"]
+    assert len(weights) == 2
+    assert len(set(weights)) == 1
+    assert [model["capabilities"] for model in table["models"]] == [["completion"], ["embedding"]]
+
+
+def test_vectors_that_are_not_neighbours_fail_the_installation(
+    demo_set: DemoSet, tmp_path: Path
+) -> None:
+    weights = str(Path(__file__).parents[2] / "models/demo")
+    swapped = (
+        RECIPE.replace("../models/demo", weights)
+        .replace("the command that builds a bundle", "SWAP")
+        .replace("the capital of France", "the command that builds a bundle")
+        .replace("SWAP", "the capital of France")
+    )
+    wrong = bundle_demo(
+        demo_set.root.parent, demo_set.signer, demo_set.root,
+        ('name = "demo-small"', 'name = "demo-wrong"'), ("[[engine]]", f"{swapped}[[engine]]"),
+    )
+    done = run_installer(
+        wrong, "install", str(wrong.folder), "--root", str(tmp_path / "r"), "--listen",
+        f"127.0.0.1:{free_port()}", "--fingerprint", wrong.fingerprint,
+        "--insecure-developer-root",
+    )
+    assert done.returncode != 0
+    assert not (tmp_path / "r/opt/edgekit/current").is_symlink()

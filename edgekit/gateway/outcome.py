@@ -28,7 +28,7 @@ class Outcome:
     _pieces: list[bytes] = field(default_factory=list)
 
     def text(self) -> bytes:
-        """What was generated so far, reasoning included; empty unless the policy keeps it."""
+        """What was generated so far, reasoning and tool calls included; empty unless kept."""
         return b"".join(self._pieces)
 
     def observe(self, event: Mapping[str, Any]) -> str:
@@ -46,10 +46,12 @@ class Outcome:
         part = choice.get("delta") or choice.get("message") or choice
         text = part.get("content") or part.get("text") or ""
         hidden = part.get("reasoning_content") or part.get("reasoning") or ""
-        if text or hidden or part.get("tool_calls"):
+        calls = part.get("tool_calls")
+        if text or hidden or calls:
             if self.first_token_ns is None:
                 self.first_token_ns = time.monotonic_ns()
-            piece = f"{hidden}{text}".encode("utf-8", errors="surrogatepass")
+            written = f"{hidden}{text}{_called(calls) if calls else ''}"
+            piece = written.encode("utf-8", errors="surrogatepass")
             self.digest.update(piece)
             if self.keeps_text:
                 self._pieces.append(piece)
@@ -88,6 +90,12 @@ class Outcome:
     def _timing(self, key: str, measured_ns: int) -> int:
         value = self.timings.get(key)
         return int(value * 1_000_000) if isinstance(value, int | float) else measured_ns
+
+
+def _called(calls: Any) -> str:
+    """What the model wrote as tool calls: names and arguments, in the order they came."""
+    functions = (call.get("function") or {} for call in calls)
+    return "".join(f"{f.get('name') or ''}{f.get('arguments') or ''}" for f in functions)
 
 
 def _count(value: object) -> int | None:

@@ -32,12 +32,31 @@ def _run_daemon(name: str, arguments: list[str]) -> int:
         from edgekit.supervisor import main as supervisor
 
         return supervisor(arguments)
+    if name == "boot-check":
+        return _boot_check()
     if name == "sandbox-probe":
         from edgekit.system.sandbox_probe import main as sandbox_probe
 
         return sandbox_probe()
     print(f"edgekit: no daemon named {name}", file=sys.stderr)
     return 2
+
+
+def _boot_check() -> int:
+    from edgekit.core.host_layout import HostLayout
+    from edgekit.errors import EdgekitError
+    from edgekit.operations.boot_check import check_after_boot
+    from edgekit.system.services import SystemdServices
+
+    try:
+        layout = HostLayout(HostLayout.HOST)
+        report = check_after_boot(layout, SystemdServices(layout))
+    except EdgekitError as error:
+        print(f"edgekit-boot-check: {error.message}", error.details(), file=sys.stderr, flush=True)
+        return int(error.exit_code)
+    if report is not None:
+        print(f"edgekit-boot-check: {report.verdict} {report.reason}", flush=True)
+    return 0
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ echo "== sandbox"
 sed -e 's|^ExecStart=\\([^ ]*\\) .*|ExecStart=\\1 daemon sandbox-probe|' \\
     -e 's/^Type=.*/Type=oneshot/' \\
     -e '/^Restart/d;/^WatchdogSec/d;/^NotifyAccess/d;/^Requires/d;/^After/d;/^PartOf/d' \\
-    -e '/^RuntimeDirectory=/d;/^StateDirectory=/d' \\
+    -e '/^RuntimeDirectory=/d' -e 's|^StateDirectory=.*|StateDirectory={name}|' \\
     /etc/systemd/system/edgekit-{unit}.service > /run/systemd/system/{name}.service
 systemctl daemon-reload
 systemctl start {name}.service || true

@@ -47,6 +47,7 @@ def register(app: typer.Typer) -> None:
     app.command("status")(status)
     app.command("run")(run)
     app.command("rollback")(rollback)
+    app.command("pin")(pin)
     app.command("gc")(gc)
     app.command("remove")(remove)
 
@@ -200,19 +201,36 @@ def status(root: RootOption = HostLayout.HOST, json_: JsonOption = False) -> Non
         typer.echo(render_json(table))
         return
     typer.echo(f"generation  {table['generation']}")
+    typer.echo(f"previous    {table['previous'] or 'none'}")
+    if table["pinned"]:
+        typer.echo(f"pinned      {', '.join(table['pinned'])}")
     typer.echo(
         f"api         http://{table['listen']}  "
         f"{'answers' if table['alive'] else 'DOES NOT ANSWER'}"
     )
     for model in table["models"]:
         typer.echo(
-            f"model       {model['name']}  {model['quantization']}, {model['context']} tokens"
+            f"model       {model['name']}  {model['quantization']} on {model['engine']}, "
+            f"{model['slots']} slots of {model['context']} tokens, "
+            f"{format_bytes(model['memory_bytes'])} of memory"
         )
     floor = table["floor"]
     typer.echo(
         f"floor       epoch {floor['epoch']}, sequence {floor['sequence']}, policy "
         f"{table['policy']}"
     )
+    if trust := table["trust"]:
+        typer.echo(
+            f"signed      by {', '.join(trust['signers'])} under root {trust['root_version']}, "
+            f"{trust['age_days']} days ago"
+        )
+    space = table["space"]
+    typer.echo(
+        f"space       {format_bytes(space['taken_bytes'])} taken, "
+        f"{format_bytes(space['free_bytes'])} free"
+    )
+    for trouble in table["troubles"]:
+        typer.echo(f"TROUBLE: {trouble}", err=True)
     for warning in table["warnings"]:
         typer.echo(f"WARNING: {warning}", err=True)
     if table["developer_root"]:
@@ -232,17 +250,34 @@ def run(
     print()
 
 
-def rollback(root: RootOption = HostLayout.HOST) -> None:
+def rollback(
+    generation: Annotated[
+        str | None, typer.Argument(help="An installed release instead of the one before.")
+    ] = None,
+    root: RootOption = HostLayout.HOST,
+) -> None:
     """Go back to the release that served before this one; it must answer its known questions."""
     from edgekit.operations.rollback import rollback as run_rollback
 
     with progress_listener() as listener:
-        left, reached = run_rollback(HostLayout(root.resolve()), listener)
+        left, reached = run_rollback(HostLayout(root.resolve()), listener, generation)
     typer.echo(f"went back from {left} to {reached}")
 
 
+def pin(
+    generation: Annotated[str, typer.Argument(help="An installed release, as status names it.")],
+    root: RootOption = HostLayout.HOST,
+    remove_: Annotated[bool, typer.Option("--remove", help="Let gc have it again.")] = False,
+) -> None:
+    """Keep a release on this host whatever gc removes, so that rollback GENERATION finds it."""
+    from edgekit.operations.clean import pin_generation
+
+    pins = pin_generation(HostLayout(root.resolve()), generation, pinned=not remove_)
+    typer.echo(f"pinned: {', '.join(sorted(pins)) or 'none'}")
+
+
 def gc(root: RootOption = HostLayout.HOST) -> None:
-    """Remove releases and blobs that neither the current nor the previous release needs."""
+    """Remove releases and blobs that no current, previous or pinned release needs."""
     from edgekit.operations.clean import collect_garbage
 
     collected = collect_garbage(HostLayout(root.resolve()))

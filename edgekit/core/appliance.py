@@ -43,11 +43,15 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """A weights file on this host and what it must hash to before every engine start."""
+    """A weights file on this host and what it must hash to before every engine start.
+
+    `verity` is its fs-verity measurement, taken before it was hashed in full; empty without one.
+    """
 
     path: str
     digest: str
     size: int
+    verity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +181,7 @@ def _weights(fields: Fields) -> WeightsFile:
         path=fields.text("path", max_length=4096),
         digest=str(Digest.parse(fields.text("digest"))),
         size=fields.integer("size", low=0, high=1 << 50),
+        verity=fields.text("verity", default=""),
     )
     fields.finish()
     return weights

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.core.engine_pack import EnginePack
 from edgekit.core.facts import DiskFacts, HostReport
 from edgekit.core.host_layout import HostLayout
+from edgekit.core.planning.devices import usable_devices
 from edgekit.core.release import Manifest
 from edgekit.errors import (
     EdgekitError,
@@ -90,6 +92,7 @@ def check_host(
     checks = [*_disk_flags(report, layout, around), _clock(around), _port(around, listen)]
     if not layout.is_private:
         checks += [_systemd(manifest, report), _systemd_runs(report)]
+    checks += [_accelerator(pack, report) for pack in manifest.engines if pack.accelerator != "cpu"]
     if manifest.images:
         checks.append(_containers(manifest, report))
     return tuple(checks)
@@ -207,6 +210,20 @@ def _systemd_runs(report: HostReport) -> Check:
         "systemd runs", REFUSED, "this host was not started by systemd", None, needed,
         "another init", "edgekit install SET --root DIR, then edgekit serve --root DIR",
         IncompatibleHostError,
+    )  # fmt: skip
+
+
+def _accelerator(pack: EnginePack, report: HostReport) -> Check:
+    """Whether an engine for an accelerator finds one here, with a driver that is new enough."""
+    toolkit = f" {pack.cuda[0]}.{pack.cuda[1]}" if pack.accelerator == "cuda" else ""
+    needed = f"{pack.accelerator}{toolkit} for {pack.kind}"
+    usable = usable_devices(pack, report)
+    if usable.devices:
+        found = ", ".join(device.model for device in usable.devices)
+        return Check("accelerator", PASSED, needed=needed, found=found)
+    return Check(
+        "accelerator", WARNED, f"{pack.kind} will not use an accelerator on this host", None,
+        needed, usable.reason, "edgekit probe, to see the accelerators and drivers of this host",
     )  # fmt: skip
 
 

@@ -62,11 +62,24 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthConfig:
+    """What a release must do before it counts, beside answering its known questions."""
+
+    min_tokens_per_second: int = key(
+        0,
+        Integer(0, 100_000, "tokens per second"),
+        "least rate of each model's fastest known answer; a release below it is undone, at "
+        "installation and after a boot; 0 for none",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class SiteConfig:
     """The whole configuration. Every table and every key has a default."""
 
     server: ServerConfig = ServerConfig()
     engine: EngineConfig = EngineConfig()
+    health: HealthConfig = HealthConfig()
 
 
 TABLES: tuple[tuple[str, type], ...] = tuple(

@@ -28,7 +28,7 @@ class Outcome:
     _pieces: list[bytes] = field(default_factory=list)
 
     def text(self) -> bytes:
-        """What was generated so far, reasoning and tool calls included; empty unless kept."""
+        """What was generated so far, reasoning included; empty unless the policy keeps it."""
         return b"".join(self._pieces)
 
     def observe(self, event: Mapping[str, Any]) -> str:
@@ -46,12 +46,10 @@ class Outcome:
         part = choice.get("delta") or choice.get("message") or choice
         text = part.get("content") or part.get("text") or ""
         hidden = part.get("reasoning_content") or part.get("reasoning") or ""
-        calls = part.get("tool_calls")
-        if text or hidden or calls:
+        if text or hidden or part.get("tool_calls"):
             if self.first_token_ns is None:
                 self.first_token_ns = time.monotonic_ns()
-            written = f"{hidden}{text}{_called(calls) if calls else ''}"
-            piece = written.encode("utf-8", errors="surrogatepass")
+            piece = f"{hidden}{text}".encode("utf-8", errors="surrogatepass")
             self.digest.update(piece)
             if self.keeps_text:
                 self._pieces.append(piece)
@@ -90,12 +88,6 @@ class Outcome:
     def _timing(self, key: str, measured_ns: int) -> int:
         value = self.timings.get(key)
         return int(value * 1_000_000) if isinstance(value, int | float) else measured_ns
-
-
-def _called(calls: Any) -> str:
-    """What the model wrote as tool calls: names and arguments, in the order they came."""
-    functions = (call.get("function") or {} for call in calls)
-    return "".join(f"{f.get('name') or ''}{f.get('arguments') or ''}" for f in functions)
 
 
 def _count(value: object) -> int | None:

@@ -9,9 +9,15 @@ from pathlib import Path
 from edgekit.core.digest import Digest
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.release import MAX_MANIFEST_BYTES, parse_manifest
-from edgekit.errors import EdgekitError, PrivilegeError
+from edgekit.errors import EdgekitError, NotInstalledError, PrivilegeError
 from edgekit.operations.activation import deactivate, services_for
-from edgekit.operations.host_records import audit_event, previous_generation, require_generation
+from edgekit.operations.host_records import (
+    audit_event,
+    load_pins,
+    previous_generation,
+    require_generation,
+    save_pins,
+)
 from edgekit.system import generations
 from edgekit.system.files import (
     exclusive_lock,
@@ -34,7 +40,7 @@ class Collected:
 
 
 def collect_garbage(layout: HostLayout) -> Collected:
-    """Remove what neither the current nor the previous generation needs.
+    """Remove what neither the current, the previous nor a pinned generation needs.
 
     Raises NotInstalledError, BusyError, FormatError when a kept generation's manifest is damaged
     (then nothing is removed).
@@ -42,7 +48,7 @@ def collect_garbage(layout: HostLayout) -> Collected:
     with exclusive_lock(layout.lock, "this host"):
         current = require_generation(layout)
         previous = previous_generation(layout, current)
-        kept = [name for name in (current, previous) if name is not None]
+        kept = [name for name in (current, previous, *sorted(load_pins(layout))) if name]
         needed = {digest for name in kept for digest in _blobs_of(layout, name)}
         dropped = tuple(name for name in generations.installed(layout) if name not in kept)
         audit_event(
@@ -54,6 +60,28 @@ def collect_garbage(layout: HostLayout) -> Collected:
         remove_tree(layout.staging)
         blobs, freed = _remove_blobs(layout, needed)
     return Collected(dropped, blobs, freed)
+
+
+def pin_generation(layout: HostLayout, generation: str, *, pinned: bool) -> frozenset[str]:
+    """Let gc keep a generation, or no longer; all pinned ones afterwards.
+
+    Raises NotInstalledError when there is none of that name, BusyError.
+    """
+    with exclusive_lock(layout.lock, "this host"):
+        pins = load_pins(layout)
+        if pinned and generation not in generations.installed(layout):
+            raise NotInstalledError(
+                "no such release is installed here",
+                found=generation,
+                needed=", ".join(sorted(generations.installed(layout))) or "none is",
+                hint="edgekit status",
+            )
+        changed = pins | {generation} if pinned else pins - {generation}
+        word = "pin" if pinned else "unpin"
+        record = {"type": word, "generation": generation, "actor": f"uid {os.getuid()}"}
+        audit_event(layout, record)
+        save_pins(layout, changed)
+    return changed
 
 
 def remove_appliance(layout: HostLayout, *, with_audit_log: bool) -> None:

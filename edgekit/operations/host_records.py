@@ -27,6 +27,7 @@ RECEIPT = "receipt.json"
 MAX_KEY_BYTES = 1000
 MAX_RECEIPT_BYTES = 1 << 20
 _MAX_MARKER_BYTES = 4096
+_MAX_PINS_BYTES = 1 << 20
 
 
 def audit_event(layout: HostLayout, record: dict[str, str]) -> None:
@@ -102,6 +103,27 @@ def set_previous(layout: HostLayout, generation: str, previous: str) -> None:
         floats=True,
     )
     durable_write(path, pretty_json({**table, "previous": previous}))
+
+
+def load_pins(layout: HostLayout) -> frozenset[str]:
+    """Generations that gc must keep. Raises FormatError when the list is damaged."""
+    path = _pins(layout)
+    if not path.is_file():
+        return frozenset()
+    data = read_bounded(path, _MAX_PINS_BYTES, path.name)
+    fields = Fields(parse_strict(data, max_bytes=_MAX_PINS_BYTES, what=path.name))
+    names = fields.texts("pinned", max_items=1000)
+    fields.finish()
+    return frozenset(names)
+
+
+def save_pins(layout: HostLayout, pins: frozenset[str]) -> None:
+    """Remember durably which generations gc must keep. Raises HostError."""
+    durable_write(_pins(layout), pretty_json({"pinned": sorted(pins)}))
+
+
+def _pins(layout: HostLayout) -> Path:
+    return layout.state / "pins.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ from edgekit.system import generations
 from edgekit.system.blob_store import intact_blobs, present_blobs
 from edgekit.system.bundle_set import VerifiedSet, open_set, verify_set
 from edgekit.system.clock import wall_clock
-from edgekit.system.files import exclusive_lock
+from edgekit.system.files import exclusive_lock, usual_umask
 from edgekit.system.resources import read_unit_templates
 from edgekit.system.site_config import load_site_config
 
@@ -131,7 +131,7 @@ def install(options: InstallOptions, listener: Listener) -> Receipt:
         raise PrivilegeError("installing needs root", hint="sudo edgekit install SET")
     if layout.is_private:
         layout.run.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(layout.lock, "this host"):
+    with usual_umask(), exclusive_lock(layout.lock, "this host"):
         verified = _verify(options)  # I1
         intact = intact_blobs(layout, _sizes(verified), listener)
         decided = _look(options, verified, intact).require()
@@ -232,5 +232,5 @@ def _committed_previous(layout: HostLayout, decided: InstallPlan) -> str | None:
 
 def _nothing_to_do(decided: InstallPlan) -> Receipt:
     return Receipt(
-        decided.generation, decided.generation, True, 0, {}, (), "", decided.appliance.listen
+        decided.generation, decided.generation, True, 0, {}, (), "", decided.appliance.listen, {}
     )

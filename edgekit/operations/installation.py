@@ -9,7 +9,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgekit import __version__
@@ -30,6 +30,7 @@ from edgekit.operations.host_records import (
     pretty_json,
     previous_generation,
 )
+from edgekit.operations.sealing import seal_weights
 from edgekit.system import generations
 from edgekit.system.blob_store import copy_blobs, discard_blobs, discard_staging
 from edgekit.system.bundle_set import VerifiedSet
@@ -44,6 +45,8 @@ from edgekit.system.weights import check_weights
 class Receipt:
     """What was done: times in seconds by step, and the clear API key when one was made.
 
+    `tokens_per_second` is each model's rate over its known questions, prompt included.
+
     `images` are the container images loaded, as `name@sha256:...`, the form to run them by.
     """
 
@@ -55,12 +58,15 @@ class Receipt:
     images: tuple[str, ...]
     api_key: str
     listen: str
+    tokens_per_second: dict[str, float]
 
     def table(self) -> dict[str, Any]:
         """The receipt as plain JSON values, without the key's secret."""
         table = {"schema": "edgekit.receipt/1", **asdict(self)}
         del table["api_key"]
         table["seconds"] = {name: round(value, 3) for name, value in self.seconds.items()}
+        rates = self.tokens_per_second.items()
+        table["tokens_per_second"] = {name: round(value, 1) for name, value in rates}
         return table
 
 
@@ -121,7 +127,7 @@ class Installation:
         with self._timed("start"):
             self._switch_and_start()
         with self._timed("health"):
-            self._check_health()
+            rates = self._check_health()
         keep_config(self._layout)
         self._advance_trust()
         receipt = Receipt(
@@ -133,6 +139,7 @@ class Installation:
             images=images,
             api_key=new_key,
             listen=self._plan.appliance.listen,
+            tokens_per_second=rates,
         )
         folder = self._layout.generation(self._plan.generation)
         durable_write(folder / RECEIPT, pretty_json(receipt.table()))
@@ -176,7 +183,8 @@ class Installation:
         }
         if generations.current_generation(self._layout) == self._plan.generation:
             self._stop()  # a repair replaces the folder that serves
-        generations.build_generation(self._plan, documents)  # I4
+        sealed = replace(self._plan, appliance=seal_weights(self._plan.appliance))
+        generations.build_generation(sealed, documents)  # I4
         return ensure_api_keys(self._layout, renew=self._first_ever)
 
     def _load_images(self) -> tuple[str, ...]:
@@ -203,8 +211,8 @@ class Installation:
         self._touched_services = True
         activate(self._layout, self._plan.generation, self._services)
 
-    def _check_health(self) -> None:
-        check_health(self._layout, self._plan.generation)
+    def _check_health(self) -> dict[str, float]:
+        return check_health(self._layout, self._plan.generation)
 
     def _advance_trust(self) -> None:
         """Record the commit, then raise root and floor (I6); the receipt comes after."""

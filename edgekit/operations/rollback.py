@@ -15,25 +15,28 @@ from edgekit.errors import EdgekitError, NotInstalledError
 from edgekit.operations.activation import activate, check_health, services_for
 from edgekit.operations.host_records import (
     audit_event,
+    is_committed,
     previous_generation,
     require_generation,
     set_previous,
 )
-from edgekit.system.files import exclusive_lock
+from edgekit.system.files import exclusive_lock, usual_umask
 from edgekit.system.services import ForegroundServices
 
 
-def rollback(layout: HostLayout, listener: Listener) -> tuple[str, str]:
-    """Serve the previous generation again; (from, to).
+def rollback(
+    layout: HostLayout, listener: Listener, to: str | None = None
+) -> tuple[str, str]:
+    """Serve the previous generation again, or the one named `to`; (from, to).
 
     The floor stays where it is: going back is a local act, and a set older than the floor still
     cannot be installed. When the previous generation does not answer its questions the current one
     is started again and the error raised. Raises NotInstalledError, BusyError, EngineError.
     """
-    with exclusive_lock(layout.lock, "this host"):
+    with usual_umask(), exclusive_lock(layout.lock, "this host"):
         current = require_generation(layout)
-        previous = previous_generation(layout, current)
-        if previous is None:
+        previous = previous_generation(layout, current) if to is None else _named(layout, to)
+        if previous is None or previous == current:
             raise NotInstalledError(
                 "there is no earlier release to go back to", found=current, hint="edgekit status"
             )
@@ -55,3 +58,11 @@ def rollback(layout: HostLayout, listener: Listener) -> tuple[str, str]:
             services.stop()
         listener(Finished("roll back"))
     return current, previous
+
+
+def _named(layout: HostLayout, generation: str) -> str:
+    if not is_committed(layout, generation):
+        raise NotInstalledError(
+            "no such release is installed here", found=generation, hint="edgekit status"
+        )
+    return generation

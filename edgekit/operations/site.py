@@ -13,7 +13,13 @@ from edgekit.core.site_units import site_drop_ins
 from edgekit.errors import EdgekitError
 from edgekit.operations.activation import check_health, services_for
 from edgekit.operations.host_records import audit_event, keep_config, require_generation
-from edgekit.system.files import durable_write, exclusive_lock, read_bounded, translate_os_error
+from edgekit.system.files import (
+    durable_write,
+    exclusive_lock,
+    read_bounded,
+    translate_os_error,
+    usual_umask,
+)
 from edgekit.system.services import SystemdServices
 from edgekit.system.site_config import check_site_file, load_site_config
 
@@ -26,7 +32,7 @@ def apply_config(layout: HostLayout, listener: Listener) -> None:
     part at their next start. In a private root the configuration is only checked: `serve` reads it.
     Raises ConfigError, NotInstalledError, BusyError, EngineError, HostError.
     """
-    with exclusive_lock(layout.lock, "this host"):
+    with usual_umask(), exclusive_lock(layout.lock, "this host"):
         generation = require_generation(layout)
         check_site_file(layout.site_config)
         site = load_site_config(layout.site_config)

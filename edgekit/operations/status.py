@@ -1,43 +1,132 @@
-"""`edgekit status`: what is installed here, who signed it, and does it run."""
+"""`edgekit status`: what serves here, who vouches for it, how it does, and what it takes up."""
 
 from __future__ import annotations
 
 import http.client
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgekit.core.appliance import Appliance
 from edgekit.core.host_layout import HostLayout
-from edgekit.operations.host_records import load_appliance, require_generation
-from edgekit.operations.host_trust import load_host_trust, trust_warnings
+from edgekit.errors import EdgekitError
+from edgekit.operations.boot_check import FAILED, WENT_BACK, load_boot_report, load_fallbacks
+from edgekit.operations.host_records import (
+    load_appliance,
+    load_pins,
+    previous_generation,
+    require_generation,
+)
+from edgekit.operations.host_trust import load_host_trust, load_installed, trust_warnings
+from edgekit.system import generations
 from edgekit.system.clock import wall_clock
-from edgekit.system.files import read_bounded
+from edgekit.system.files import free_bytes, read_bounded, tree_bytes
+from edgekit.system.services import SystemdServices, UnitState, appliance_units
 
 MAX_DOCUMENT_BYTES = 16 << 20
+DAY_S = 86_400
 
 
 def host_status(layout: HostLayout) -> dict[str, Any]:
     """The host's state as plain JSON values (`edgekit.status/1`). Raises NotInstalledError."""
     generation = require_generation(layout)
     appliance = load_appliance(layout, generation)
-    host = load_host_trust(layout)
+    host, now = load_host_trust(layout), wall_clock()
+    units = unit_states(layout, appliance)
+    troubles = [text for name, state in units.items() if (text := _trouble(name, state))]
     return {
         "schema": "edgekit.status/1",
         "generation": generation,
-        "generations": sorted(
-            p.name for p in layout.generations.iterdir() if not p.name.startswith(".")
-        ),
+        "previous": previous_generation(layout, generation) or "",
+        "pinned": sorted(load_pins(layout)),
+        "generations": sorted(generations.installed(layout)),
         "listen": appliance.listen,
         "alive": _alive(appliance.listen),
-        "models": [
-            {"name": m.name, "quantization": m.quantization, "context": m.context}
-            for m in appliance.models
-        ],
+        "units": {name: asdict(state) for name, state in units.items()},
+        "troubles": [*troubles, *_history(layout)],
+        "models": _models(layout, generation, appliance),
         "floor": {"epoch": host.floor.epoch, "sequence": host.floor.sequence},
         "policy": host.root.policy if host.root else "",
         "developer_root": bool(host.root and host.root.developer),
-        "warnings": trust_warnings(layout, host, wall_clock()),
+        "trust": _trust(layout, now),
+        "space": _space(layout),
+        "warnings": trust_warnings(layout, host, now),
         "receipt": _document(layout.generation(generation) / "receipt.json"),
+    }
+
+
+def unit_states(layout: HostLayout, appliance: Appliance) -> dict[str, UnitState]:
+    """Each unit of the appliance as systemd sees it; none for a private root."""
+    if layout.is_private:
+        return {}
+    return SystemdServices(layout).inspect(appliance_units(appliance))
+
+
+def _trouble(unit: str, state: UnitState) -> str:
+    """What is wrong with a unit, in one line; empty when nothing is."""
+    if state.given_up:
+        return f"{unit} failed {state.restarts + 1} times and was given up: edgekit doctor"
+    if state.active != "active":
+        return f"{unit} is {state.active} ({state.sub}, {state.result}): journalctl -u {unit}"
+    if state.restarts:
+        return f"{unit} was restarted {state.restarts} times since it was started last"
+    return ""
+
+
+def _history(layout: HostLayout) -> list[str]:
+    """What the checks after boots did, where an operator must know."""
+    try:
+        report, left = load_boot_report(layout), load_fallbacks(layout)
+    except EdgekitError as error:
+        return [f"what the last boot did cannot be read: {error.message}"]
+    lines = [f"{name} was left by itself: {one.reason}" for name, one in left.items()]
+    if report is not None and report.verdict not in (WENT_BACK, "passed"):
+        word = "failed" if report.verdict == FAILED else "could not tell"
+        lines.append(f"the check after the last boot {word}: {report.reason}")
+    return lines
+
+
+def _models(layout: HostLayout, generation: str, appliance: Appliance) -> list[dict[str, Any]]:
+    """Each model with the plan that it runs by."""
+    plan = _document(layout.generation(generation) / "plan.json") or {}
+    chosen = {item["model"]: item["chosen"] for item in plan.get("models", ())}
+    return [
+        {
+            "name": model.name,
+            "quantization": model.quantization,
+            "context": model.context,
+            "engine": appliance.engine(model.engine).kind,
+            "slots": appliance.engine(model.engine).slots,
+            "memory_bytes": ((chosen.get(model.name) or {}).get("need") or {}).get("total", 0),
+        }
+        for model in appliance.models
+    ]
+
+
+def _trust(layout: HostLayout, now: int) -> dict[str, Any]:
+    """Who signed what serves, and how old that word is; empty when it cannot be told."""
+    try:
+        installed = load_installed(layout)
+    except EdgekitError:
+        return {}
+    if installed is None:
+        return {}
+    statement = installed.statement
+    return {
+        "signers": list(statement.signers),
+        "root_version": installed.root.version,
+        "created": statement.created,
+        "age_days": max(0, (now - statement.created) // DAY_S),
+        "expires": statement.expires,
+    }
+
+
+def _space(layout: HostLayout) -> dict[str, int]:
+    """Bytes taken by blobs and releases (a file with two names counts once), and left."""
+    return {
+        "taken_bytes": tree_bytes(layout.state / "blobs", layout.generations),
+        "free_bytes": free_bytes(layout.state),
     }
 
 

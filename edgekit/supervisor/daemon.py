@@ -4,7 +4,7 @@ S1 every weights file hashes to what was signed
 S2 the engine starts, with exactly the environment of the plan
 S3 it says it is healthy, in time
 S4 it answers every canary prompt rightly; only now is it READY
-S5 it stays healthy, or the watchdog is no longer fed
+S5 it goes on answering or computing, or the watchdog is no longer fed
 S6 on SIGTERM the whole process group ends, by force after 10 seconds
 """
 
@@ -24,7 +24,8 @@ from edgekit.core.appliance import EngineSettings, at_site, parse_appliance
 from edgekit.core.site_config import SiteConfig
 from edgekit.errors import EdgekitError, EngineError, FormatError
 from edgekit.exit_codes import ExitCode
-from edgekit.supervisor.canary import check_answer, check_vectors, is_healthy, wait_healthy
+from edgekit.supervisor.canary import check_answer, check_vectors, wait_healthy
+from edgekit.supervisor.pulse import Pulse
 from edgekit.supervisor.weights import verify_weights
 from edgekit.system.notify import notify, watchdog_interval
 from edgekit.system.process import Child, spawn
@@ -117,10 +118,11 @@ def _make_ready(settings: EngineSettings, child: Child, deadline: float) -> None
 def _watch(settings: EngineSettings, child: Child) -> NoReturn:
     """S5, until a signal or the engine's end."""
     interval = watchdog_interval()
+    pulse = Pulse(settings, child.processor_s)
     next_ping = time.monotonic()
     while True:
         if interval is not None and time.monotonic() >= next_ping:
-            if is_healthy(settings.socket):
+            if pulse.beats():
                 notify("WATCHDOG=1")
             next_ping = time.monotonic() + interval
         time.sleep(POLL_S)

@@ -143,12 +143,36 @@ def free_bytes(path: Path) -> int:
     return usage.f_bavail * usage.f_frsize
 
 
+def tree_bytes(*roots: Path) -> int:
+    """Bytes of all files below the roots; a file with several names counts once."""
+    sizes: dict[tuple[int, int], int] = {}
+    for root in roots:
+        for directory, _, names in os.walk(root):
+            for name in names:
+                status = os.lstat(Path(directory, name))
+                sizes[status.st_dev, status.st_ino] = status.st_size
+    return sum(sizes.values())
+
+
 def file_system_of(path: Path) -> int:
     """The number of the file system that holds, or will hold, path; links within one are cheap."""
     existing = path
     while not existing.exists():
         existing = existing.parent
     return existing.stat().st_dev
+
+
+@contextmanager
+def usual_umask() -> Iterator[None]:
+    """022 for the length of the block: daemons must read what root makes, whatever root's umask.
+
+    Private files say their mode themselves.
+    """
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from edgekit.system.files import (
     switch_link,
     translate_os_error,
 )
+from edgekit.system.selinux import label_program
 
 
 def current_generation(layout: HostLayout) -> str | None:
@@ -47,11 +48,12 @@ def build_generation(plan: InstallPlan, documents: dict[str, bytes]) -> None:
     try:
         partial.mkdir(parents=True)
         for entry in plan.tree:
+            path = partial / str(entry.path)
             link_or_copy(
-                plan.layout.blob(entry.digest),
-                partial / str(entry.path),
-                mode=0o555 if entry.executable else None,
+                plan.layout.blob(entry.digest), path, mode=0o555 if entry.executable else None
             )
+            if entry.executable:
+                label_program(path)
         _write_documents(partial, plan, documents)
         fsync_tree(partial)
         remove_tree(final)

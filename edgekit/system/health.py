@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from edgekit.core.appliance import Appliance
 from edgekit.core.known_answers import check_neighbours, check_text
@@ -21,12 +22,28 @@ _DATA = b"data: "
 _DONE = b"data: [DONE]"
 
 
-def ask_known_questions(appliance: Appliance, api_key: str) -> None:
-    """Ask every canary through the gateway and check the answers.
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer's text, its length in tokens, and the seconds from question to last token."""
 
-    Raises WrongAnswerError with question, answer and what was expected, EngineError when the API
-    answers with an error, EngineNotReadyError when it cannot be reached.
+    text: str
+    tokens: int
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The rate a client sees, the reading of the prompt included."""
+        return self.tokens / max(self.seconds, 1e-6)
+
+
+def ask_known_questions(appliance: Appliance, api_key: str) -> dict[str, float]:
+    """Ask every canary through the gateway and check the answers; the rate of each model.
+
+    A model's rate is that of its fastest answer, in tokens per second: other work on the host only
+    ever makes it smaller. Raises WrongAnswerError with question, answer and what was expected,
+    EngineError when the API answers with an error, EngineNotReadyError when it cannot be reached.
     """
+    rates: dict[str, float] = {}
     for engine in appliance.engines:
         if engine.embedding and engine.canaries:
             texts = [c.prompt for c in engine.canaries] + [c.answer for c in engine.canaries]
@@ -34,7 +51,22 @@ def ask_known_questions(appliance: Appliance, api_key: str) -> None:
             check_neighbours(engine.canaries, vectors)
             continue
         for canary in engine.canaries:
-            check_text(canary, ask(appliance.listen, api_key, canary.model, canary.prompt))
+            reply = ask(appliance.listen, api_key, canary.model, canary.prompt)
+            check_text(canary, reply.text)
+            rates[canary.model] = max(rates.get(canary.model, 0.0), reply.tokens_per_second)
+    return rates
+
+
+def check_rates(rates: dict[str, float], floor: int) -> None:
+    """Refuse a model slower than `floor` tokens per second; 0 refuses none. Raises EngineError."""
+    for model, rate in rates.items():
+        if rate < floor:
+            raise EngineError(
+                f"{model} is slower than this site allows",
+                found=f"{rate:.1f} tokens per second",
+                needed=f"{floor} tokens per second (health.min_tokens_per_second)",
+                hint="edgekit plan SET, to see what else the set carries for this host",
+            )
 
 
 def embed(listen: str, api_key: str, model: str, texts: list[str]) -> list[list[float]]:
@@ -45,12 +77,16 @@ def embed(listen: str, api_key: str, model: str, texts: list[str]) -> list[list[
     return [row["embedding"] for row in rows]
 
 
-def ask(listen: str, api_key: str, model: str, prompt: str) -> str:
-    """One greedy chat completion over the API; the answer's text. Raises as `_answering`."""
+def ask(listen: str, api_key: str, model: str, prompt: str) -> Reply:
+    """One greedy chat completion over the API. Raises as `_answering`."""
+    started = time.monotonic()
     question = _question(model, prompt, stream=False)
     with _answering(listen, api_key, "/v1/chat/completions", question) as response:
         data = response.read(MAX_ANSWER_BYTES)
-    return str(json.loads(data)["choices"][0]["message"]["content"])
+    seconds = time.monotonic() - started
+    table = json.loads(data)
+    tokens = int(table["usage"]["completion_tokens"])
+    return Reply(str(table["choices"][0]["message"]["content"]), tokens, seconds)
 
 
 def stream_answer(listen: str, api_key: str, model: str, prompt: str) -> Iterator[str]:

@@ -101,6 +101,17 @@ class Child:
         """Its exit status (negative: killed by that signal), or None while it runs."""
         return self._process.poll()
 
+    def processor_s(self) -> float:
+        """Processor seconds that the processes of its group have used so far (proc(5), stat)."""
+        ticks = 0
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError, ValueError, IndexError):
+                # after the name, which may hold anything: state, ppid, pgrp, ... utime, stime
+                values = path.read_text("utf-8").rpartition(")")[2].split()
+                if int(values[2]) == self._process.pid:
+                    ticks += int(values[11]) + int(values[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def stop(self, grace_s: float) -> int:
         """End the whole group: SIGTERM, then SIGKILL after `grace_s` seconds; its exit status."""
         self._signal(signal.SIGTERM)

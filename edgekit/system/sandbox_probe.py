@@ -22,7 +22,7 @@ CONNECT_TIMEOUT_S = 3.0
 
 def main() -> int:
     """Try everything, print what happened; 0 when all of it was refused."""
-    attempts = dict(_ATTEMPTS)
+    attempts = dict(FORBIDDEN)
     if _is_engine():  # for the other two the writer's socket is their own work
         attempts["reach audit writer"] = _reach_audit_writer
     results = {name: _try(attempt) for name, attempt in attempts.items()}
@@ -46,6 +46,8 @@ def _list_audit_log() -> None:
 def _try(attempt: Callable[[], None]) -> str:
     try:
         attempt()
+    except KeyError as error:
+        return f"no {error.args[0]}"
     except OSError as error:
         return errno.errorcode.get(error.errno or 0, type(error).__name__)
     return "ALLOWED"
@@ -98,25 +100,107 @@ def _map_writable_code() -> None:
         raise OSError(ctypes.get_errno(), "mmap")
 
 
-def _run_from_tmp() -> None:
-    path = Path("/tmp/edgekit-probe")  # noqa: S108 - the point is to try it
-    path.write_bytes(b"#!/bin/sh\nexit 0\n")
-    path.chmod(0o755)
-    os.posix_spawn(str(path), [str(path)], {})
+def _run_from(folder: str) -> Callable[[], None]:
+    """Write a program there and start it. A folder that may not be written is a refusal, too."""
+
+    def attempt() -> None:
+        path = Path(folder.format(**os.environ), "edgekit-probe")
+        path.write_bytes(b"#!/bin/sh\nexit 0\n")
+        try:
+            path.chmod(0o755)
+            pid = os.posix_spawn(str(path), [str(path)], {})
+            os.waitpid(pid, 0)
+        finally:
+            path.unlink()
+
+    return attempt
 
 
-_ATTEMPTS: dict[str, Callable[[], None]] = {
+def _see_process_one() -> None:
+    """Any process of another user is enough; pid 1 is always root's."""
+    Path("/proc/1/stat").read_bytes()
+
+
+def _call(name: str, *arguments: object) -> Callable[[], None]:
+    """A function of the C library that must give -1; its errno is the refusal."""
+
+    def attempt() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if getattr(libc, name)(*arguments) == -1:
+            raise OSError(ctypes.get_errno(), name)
+
+    return attempt
+
+
+def _system_call(number: int | None, *arguments: object) -> Callable[[], None]:
+    """A bare system call; ENOSYS where this processor's number is not known here."""
+
+    def attempt() -> None:
+        if number is None:
+            raise OSError(errno.ENOSYS, "system call")
+        libc = ctypes.CDLL(None, use_errno=True)
+        values = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+        if libc.syscall(ctypes.c_long(number), *values) == -1:
+            raise OSError(ctypes.get_errno(), "system call")
+
+    return attempt
+
+
+def _open_socket(family: int, kind: int) -> Callable[[], None]:
+    def attempt() -> None:
+        socket.socket(family, kind).close()
+
+    return attempt
+
+
+_X86 = os.uname().machine == "x86_64"
+# x86-64 and asm-generic numbers (unistd.h)
+_INIT_MODULE = 175 if _X86 else 105
+_PERF_EVENT_OPEN = 298 if _X86 else 241
+_BPF = 321 if _X86 else 280
+_KEYCTL = 250 if _X86 else 219
+_CLONE_NEWUSER = 0x10000000
+_PTRACE_SEIZE = 0x4206
+_REBOOT = 169 if _X86 else 142
+_REBOOT_MAGIC = (0xFEE1DEAD, 672274793, 0)  # switches Ctrl-Alt-Del off: harmless if it worked
+_TIME = b"\0" * 16
+
+FORBIDDEN: dict[str, Callable[[], None]] = {
     "connect ipv4": _connect(socket.AF_INET, "192.0.2.1"),
     "connect ipv6": _connect(socket.AF_INET6, "2001:db8::1"),
     "send datagram": _send_datagram,
     "see interfaces": _see_interfaces,
     "write /etc": _write("/etc/edgekit-probe"),
     "write /usr": _write("/usr/edgekit-probe"),
+    "write releases": _write("/opt/edgekit/edgekit-probe"),
+    "write trust": _write("/var/lib/edgekit/trust/edgekit-probe"),
+    "write units": _write("/run/systemd/system/edgekit-probe"),
     "read api keys": _read("/etc/edgekit/local.key"),
     "read shadow": _read("/etc/shadow"),
     "read audit log": _list_audit_log,
     "writable code": _map_writable_code,
-    "run from /tmp": _run_from_tmp,
+    "run from /tmp": _run_from("/tmp"),  # noqa: S108 - the point is to try it
+    "run from /dev/shm": _run_from("/dev/shm"),  # noqa: S108
+    "run from state": _run_from("{STATE_DIRECTORY}"),
+    "netlink socket": _open_socket(socket.AF_NETLINK, socket.SOCK_RAW),
+    "raw socket": _open_socket(socket.AF_PACKET, socket.SOCK_RAW),
+    "see other processes": _see_process_one,
+    "signal other process": lambda: os.kill(1, 0),
+    "trace other process": _call("ptrace", _PTRACE_SEIZE, 1, None, None),
+    "new user namespace": _call("unshare", _CLONE_NEWUSER),
+    "mount": _call("mount", b"none", b"/tmp", b"tmpfs", 0, None),
+    "change root": _call("chroot", b"/tmp"),
+    "change user": _call("setuid", 0),
+    "set clock": _call("clock_settime", 0, _TIME),
+    "set host name": _call("sethostname", b"edgekit-probe", 13),
+    "load module": _system_call(_INIT_MODULE, 0, 0, 0),
+    "load bpf": _system_call(_BPF, 0, 0, 0),
+    "perf events": _system_call(_PERF_EVENT_OPEN, 0, 0, -1, -1, 0),
+    "keyring": _system_call(_KEYCTL, 0, -3, 0),
+    "reboot": _system_call(_REBOOT, *_REBOOT_MAGIC, 0),
+    "kernel log": _read("/dev/kmsg"),
+    "raw memory": _read("/dev/mem"),
+    "real-time priority": lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)),
 }
 
 if __name__ == "__main__":

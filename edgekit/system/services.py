@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +24,10 @@ from edgekit.system.process import Child, run, spawn
 TARGET = "edgekit.target"
 AUDIT_WRITER = "edgekit-auditd.service"
 GATEWAY = "edgekit-gateway.service"
+BOOT_CHECK = "edgekit-boot-check.service"
+AT_BOOT = (TARGET, BOOT_CHECK)
+"""Units that the host's own multi-user.target starts."""
+WANTS = "multi-user.target.wants"
 JOURNAL_LINES = 15
 SYSTEMCTL_TIMEOUT_S = 1500
 STOP_GRACE_S = 10.0
@@ -38,6 +43,23 @@ class Services(Protocol):
         """Stop whatever runs."""
 
 
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    """What systemd says of a unit: ActiveState, SubState, Result, restarts since its start,
+    and the exit status of its main process (0 while it runs)."""
+
+    active: str
+    sub: str
+    result: str
+    restarts: int
+    exit_status: int
+
+    @property
+    def given_up(self) -> bool:
+        """Whether systemd started it again and again, and then no more (StartLimitBurst)."""
+        return self.active == "failed" and self.restarts > 0
+
+
 class SystemdServices:
     """The host's own systemd."""
 
@@ -50,13 +72,15 @@ class SystemdServices:
         Removes links to units the new generation does not have. Raises HostError.
         """
         folder = self._layout.units
-        wants = folder / "multi-user.target.wants"
+        wants = folder / WANTS
         try:
             wants.mkdir(parents=True, exist_ok=True)
             self._unlink_all_but(names)
             for name in names:
                 _ensure_link(folder / name, self._layout.current / "units" / name)
-            _ensure_link(wants / TARGET, folder / TARGET)
+            for name in AT_BOOT:
+                if name in names:
+                    _ensure_link(wants / name, folder / name)
             fsync_directory(wants)
             fsync_directory(folder)
         except OSError as error:
@@ -89,42 +113,99 @@ class SystemdServices:
             check=False,
         )
         for unit in (AUDIT_WRITER, SOCKET_UNIT, GATEWAY):
-            _restart(unit)
+            self._restart(unit)
 
     def unlink_units(self) -> None:
         """Remove every link and drop-in this class made."""
         self.write_drop_ins({})
         try:
             self._unlink_all_but(())
-            (self._layout.units / "multi-user.target.wants" / TARGET).unlink(missing_ok=True)
             fsync_directory(self._layout.units)
         except OSError as error:
             raise translate_os_error(error, "unlinking units") from error
         _systemctl("daemon-reload")
 
     def _unlink_all_but(self, names: tuple[str, ...]) -> None:
-        for path in self._layout.units.glob("edgekit*"):
+        folder = self._layout.units
+        for path in (*folder.glob("edgekit*"), *(folder / WANTS).glob("edgekit*")):
             if path.is_symlink() and path.name not in names:
                 path.unlink()
 
     def start(self, appliance: Appliance) -> None:
         """Reload, then start the target's units; engines are ready when this returns."""
         _systemctl("daemon-reload")
-        engines = [f"edgekit-engine@{engine.name}.service" for engine in appliance.engines]
+        engines = [engine_unit(engine.name) for engine in appliance.engines]
         for unit in (AUDIT_WRITER, *engines, SOCKET_UNIT, GATEWAY):
-            _restart(unit)
+            self._restart(unit)
         # Started last and not restarted: a restart would take its running parts along.
         _systemctl("start", TARGET)
 
     def stop(self) -> None:
-        """Stop all of the appliance's units and forget their failures."""
-        run(["systemctl", "stop", "edgekit*"], timeout_s=SYSTEMCTL_TIMEOUT_S, check=False)
-        run(
-            ["systemctl", "stop", TARGET, SOCKET_UNIT],
-            timeout_s=SYSTEMCTL_TIMEOUT_S,
+        """Stop all of the appliance's units and forget their failures.
+
+        The check after boot is left alone: it may be what stops them.
+        """
+        listed = run(
+            ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", "edgekit*"],
+            timeout_s=60,
             check=False,
         )
-        run(["systemctl", "reset-failed", "edgekit*"], timeout_s=60, check=False)
+        names = {line.split()[0] for line in listed.text.splitlines() if line.strip()}
+        units = sorted((names | {TARGET, SOCKET_UNIT}) - {BOOT_CHECK})
+        run(["systemctl", "stop", *units], timeout_s=SYSTEMCTL_TIMEOUT_S, check=False)
+        run(["systemctl", "reset-failed", *units], timeout_s=60, check=False)
+
+    def _restart(self, unit: str) -> None:
+        done = run(["systemctl", "restart", unit], timeout_s=SYSTEMCTL_TIMEOUT_S, check=False)
+        if done.returncode != 0:
+            kind = EngineError if "engine" in unit else HostError
+            found = self.last_words(unit) or "no output"
+            raise kind(f"{unit} did not start", found=found, hint=f"journalctl -u {unit}")
+
+    def inspect(self, units: list[str]) -> dict[str, UnitState]:
+        """Each unit's state; one that waits for its next start is `activating`."""
+        found = {}
+        properties = "ActiveState,SubState,Result,NRestarts,ExecMainStatus"
+        for unit in units:
+            done = run(
+                ["systemctl", "show", f"--property={properties}", unit],
+                timeout_s=60,
+                check=False,
+            )
+            values = dict(line.partition("=")[::2] for line in done.text.splitlines())
+            found[unit] = UnitState(
+                values.get("ActiveState") or "unknown",
+                values.get("SubState", ""),
+                values.get("Result", ""),
+                int(values.get("NRestarts") or 0),
+                int(values.get("ExecMainStatus") or 0),
+            )
+        return found
+
+    def last_words(self, unit: str) -> str:
+        """The end of a unit's journal."""
+        log = run(
+            ["journalctl", "--no-pager", "-o", "cat", "-n", str(JOURNAL_LINES), "-u", unit],
+            timeout_s=60,
+            check=False,
+        )
+        return log.text.strip()
+
+    def complaint(self, unit: str) -> str:
+        """The last thing that our own daemon in a unit said, else the unit's last line."""
+        lines = self.last_words(unit).splitlines()
+        ours = [line for line in lines if line.startswith("edgekit-")]
+        return (ours or lines or ["no output"])[-1]
+
+
+def appliance_units(appliance: Appliance) -> list[str]:
+    """The services that must run for this appliance to answer."""
+    return [AUDIT_WRITER, GATEWAY, *(engine_unit(engine.name) for engine in appliance.engines)]
+
+
+def engine_unit(name: str) -> str:
+    """The unit of one engine."""
+    return f"edgekit-engine@{name}.service"
 
 
 def _ensure_link(path: Path, target: Path) -> None:
@@ -134,26 +215,8 @@ def _ensure_link(path: Path, target: Path) -> None:
     path.symlink_to(target)
 
 
-def _restart(unit: str) -> None:
-    done = run(["systemctl", "restart", unit], timeout_s=SYSTEMCTL_TIMEOUT_S, check=False)
-    if done.returncode != 0:
-        raise _unit_failed(unit)
-
-
 def _systemctl(*arguments: str) -> None:
     run(["systemctl", *arguments], timeout_s=SYSTEMCTL_TIMEOUT_S)
-
-
-def _unit_failed(unit: str) -> HostError | EngineError:
-    """The error that shows the unit's own last words."""
-    log = run(
-        ["journalctl", "--no-pager", "-o", "cat", "-n", str(JOURNAL_LINES), "-u", unit],
-        timeout_s=60,
-        check=False,
-    )
-    found = log.stdout.decode(errors="replace").strip() or "no output"
-    kind = EngineError if "engine" in unit else HostError
-    return kind(f"{unit} did not start", found=found, hint=f"journalctl -u {unit}")
 
 
 class ForegroundServices:

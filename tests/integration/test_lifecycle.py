@@ -107,3 +107,34 @@ def test_gc_keeps_what_serves_and_what_served_before(
     assert "1 blobs" in done.stdout
     assert blobs(host) == before - 1
     assert host.edgekit("rollback").returncode == 0
+
+
+def test_a_scrub_finds_what_rotted_and_doctor_says_what_to_type(host: RunningAppliance) -> None:
+    done = host.edgekit("scrub", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["bad"] == []
+    program = next((host.root / "opt/edgekit/current/engines").rglob("*.so*"))
+    data = program.read_bytes()
+    program.chmod(0o644)
+    program.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    done = host.edgekit("scrub")
+    assert (done.returncode, program.name in done.stderr) == (22, True), done.stderr
+    done = host.edgekit("doctor", "--json")
+    assert done.returncode == 3
+    found = {one["problem"]: one["command"] for one in json.loads(done.stdout)["findings"]}
+    assert found["installed files are not what was signed"] == "edgekit install SET"
+
+
+def test_a_pinned_release_outlives_gc(host: RunningAppliance, newer_set: DemoSet) -> None:
+    first = serving(host)
+    assert host.edgekit("pin", "no-such-release").returncode == 42
+    assert host.edgekit("pin", first).returncode == 0
+    assert install(host, newer_set) == 0
+    second = serving(host)
+    assert host.edgekit("rollback", second).returncode == 42, "it serves already"
+    assert host.edgekit("gc").returncode == 0
+    assert host.edgekit("rollback", first).returncode == 0
+    status = json.loads(host.edgekit("status", "--json").stdout)
+    assert (status["generation"], status["previous"], status["pinned"]) == (first, second, [first])
+    assert status["trust"]["signers"] == ["developer"]
+    assert host.edgekit("pin", first, "--remove").stdout.strip() == "pinned: none"

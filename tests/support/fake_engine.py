@@ -32,13 +32,11 @@ CONTEXT = 512
 
 @dataclass
 class FakeEngine:
-    """One listening engine. `delay_s` is the time per token, while `hold` is set nothing is
-    answered, `close_after` ends kept connections behind each answer,
-    `drop_reused` when their next request has already arrived: both happen."""
+    """One listening engine. `delay_s` is the time per token, `close_after` ends kept connections
+    behind each answer, `drop_reused` when their next request has already arrived: both happen."""
 
     socket_path: str
     delay_s: float = 0.0
-    hold: bool = False
     repeat: int = 1
     close_after: bool = False
     drop_reused: bool = False
@@ -116,8 +114,6 @@ class FakeEngine:
         if target == "/v1/embeddings":
             await sender.whole(200, _embedded(request["input"]))
             return
-        while self.hold:
-            await asyncio.sleep(0.01)
         chat = target == "/v1/chat/completions"
         prompt = json.dumps(request["messages"]) if chat else request["prompt"]
         trick = next((word for word in TRICKS if word in prompt), "")

@@ -21,7 +21,6 @@ from edgekit.gateway.job import (
 )
 from edgekit.gateway.problems import ApiError, bad_field
 from edgekit.gateway.surfaces.openai_requests import MAX_TOOLS, check_response_format
-from edgekit.gateway.thinking import thinking_fields
 
 IGNORED = frozenset(
     {
@@ -50,7 +49,6 @@ def parse_messages(body: Body, appliance: Appliance) -> Job:
     if limit is None:
         raise bad_field("max_tokens", "is required")
     thinking = _thinking(body)
-    wanted = thinking_fields(thinking) if "thinking" in model.capabilities else {}
     messages = [*_system(body), *_messages(body)]
     tools = _tools(body)
     fields = {
@@ -74,7 +72,7 @@ def parse_messages(body: Body, appliance: Appliance) -> Job:
         stream=stream,
         include_usage=True,
         target=CHAT_TARGET,
-        body={"messages": messages, **fields, **wanted},
+        body={"messages": messages, **fields},
         params=audit_params(fields),
         prompt=digest_input(messages),
         echo={"thinking": thinking},

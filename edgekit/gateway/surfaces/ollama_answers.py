@@ -22,12 +22,9 @@ class OllamaTranslator:
         self._calls: dict[int, dict[str, str]] = {}
 
     def event(self, event: dict[str, Any], text: str) -> bytes:
-        thought = ""
         for choice in event.get("choices") or ():
-            delta = choice.get("delta") or {}
-            self._collect(delta.get("tool_calls") or ())
-            thought = self._thought(delta)
-        return self._line(text, {"done": False}, thought=thought) if text or thought else b""
+            self._collect((choice.get("delta") or {}).get("tool_calls") or ())
+        return self._line(text, {"done": False}) if text else b""
 
     def last(self) -> bytes:
         lines = b""
@@ -38,7 +35,7 @@ class OllamaTranslator:
     def whole(self, answer: dict[str, Any], text: str) -> bytes:
         message = answer["choices"][0].get("message") or {}
         self._collect(message.get("tool_calls") or ())
-        return self._line(text, self._final(), calls=True, thought=self._thought(message))
+        return self._line(text, self._final(), calls=True)
 
     def broken(self, error: ApiError) -> bytes:
         return render_problem(error, Surface.OLLAMA) + b"\n"
@@ -53,26 +50,17 @@ class OllamaTranslator:
             kept["name"] += function.get("name") or ""
             kept["arguments"] += function.get("arguments") or ""
 
-    def _thought(self, part: Mapping[str, Any]) -> str:
-        """The part's reasoning, unless the client asked for none."""
-        if self._job.echo.get("think") is False:
-            return ""
-        return str(part.get("reasoning_content") or part.get("reasoning") or "")
-
-    def _line(
-        self, text: str, rest: Mapping[str, Any], *, calls: bool = False, thought: str = ""
-    ) -> bytes:
+    def _line(self, text: str, rest: Mapping[str, Any], *, calls: bool = False) -> bytes:
         line: dict[str, Any] = {"model": self._job.asked_name, "created_at": timestamp()}
-        thinking = {"thinking": thought} if thought else {}
         if self._chat:
-            line["message"] = {"role": "assistant", "content": text, **thinking}
+            line["message"] = {"role": "assistant", "content": text}
             if calls and self._calls:
                 line["message"]["tool_calls"] = [
                     {"function": {"name": c["name"], "arguments": read_arguments(c["arguments"])}}
                     for _, c in sorted(self._calls.items())
                 ]
         else:
-            line |= {"response": text, **thinking}
+            line["response"] = text
         return encode({**line, **rest}) + b"\n"
 
     def _final(self) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from edgekit.gateway.job import (
     take_role,
 )
 from edgekit.gateway.problems import ApiError, bad_field
-from edgekit.gateway.thinking import read_think, thinking_fields
 
 IGNORED = frozenset({"keep_alive", "context", "shift", "truncate", "logprobs", "top_logprobs"})
 """Fields accepted without effect; `context` is Ollama's own deprecated token list."""
@@ -79,8 +78,7 @@ def parse_chat(body: Body, appliance: Appliance) -> Job | LoadRequest:
     response_format = _format(body)
     if response_format is not None:
         fields["response_format"] = response_format
-    think = read_think(body.raw("think"), model, name)
-    _finish(body)
+    _finish(body, name)
     return Job(
         "/api/chat",
         model,
@@ -88,10 +86,9 @@ def parse_chat(body: Body, appliance: Appliance) -> Job | LoadRequest:
         stream,
         False,
         CHAT_TARGET,
-        {"messages": messages, **fields, **thinking_fields(think)},
+        {"messages": messages, **fields},
         audit_params(fields),
         digest_input(messages),
-        echo={"think": think},
     )
 
 
@@ -108,8 +105,7 @@ def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
     body.only("suffix", "", why="is not supported")
     body.only("template", "", why="is not supported: the template is part of the weights")
     _no_images(body)
-    think = read_think(body.raw("think"), model, name)
-    _finish(body)
+    _finish(body, name)
     if raw:
         if response_format is not None:
             fields["json_schema"] = _schema_of(response_format)
@@ -119,8 +115,7 @@ def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
             fields["response_format"] = response_format
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": prompt})
-        target = CHAT_TARGET
-        request = {"messages": messages, **fields, **thinking_fields(think)}
+        target, request = CHAT_TARGET, {"messages": messages, **fields}
     digested = digest_input({"system": system, "prompt": prompt} if system else prompt)
     return Job(
         "/api/generate",
@@ -132,7 +127,6 @@ def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
         request,
         audit_params({**fields, "raw": raw}),
         digested,
-        echo={"think": think},
     )
 
 
@@ -144,7 +138,10 @@ def _start(body: Body, appliance: Appliance) -> tuple[str, ServedModel, bool, bo
     return name, model, stream, keep_alive in (0, "0", "0s")
 
 
-def _finish(body: Body) -> None:
+def _finish(body: Body, name: str) -> None:
+    think = body.raw("think")
+    if think not in (None, False):
+        raise ApiError(400, "unsupported", f"{name!r} does not support thinking", param="think")
     body.ignore(IGNORED)
     body.finish()
 

@@ -36,8 +36,6 @@ class OpenAiTranslator:
     def event(self, event: dict[str, Any], text: str) -> bytes:  # noqa: ARG002
         if not event.get("choices"):
             return b""  # the engine's usage chunk: ours follows in `last`
-        for choice in event["choices"]:
-            _name_reasoning(choice.get("delta"))
         return b"data: " + encode({**_visible(event), **self._marks}) + b"\n\n"
 
     def last(self) -> bytes:
@@ -49,19 +47,10 @@ class OpenAiTranslator:
         return data
 
     def whole(self, answer: dict[str, Any], text: str) -> bytes:  # noqa: ARG002
-        for choice in answer.get("choices") or ():
-            _name_reasoning(choice.get("message"))
         return encode({**_visible(answer), **self._marks, "usage": self._outcome.usage()})
 
     def broken(self, error: ApiError) -> bytes:
         return b"data: " + render_problem(error, Surface.OPENAI) + b"\n\n"
-
-
-def _name_reasoning(part: dict[str, Any] | None) -> None:
-    """One name for it, whichever the engine has: vLLM says `reasoning`, llama.cpp and most clients
-    `reasoning_content`."""
-    if part and "reasoning" in part:
-        part["reasoning_content"] = part.pop("reasoning")
 
 
 def _visible(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from edgekit.gateway.job import (
     take_text_parts,
 )
 from edgekit.gateway.problems import bad_field
-from edgekit.gateway.thinking import read_effort, thinking_fields
 
 IGNORED = frozenset(
     {
@@ -31,6 +30,7 @@ IGNORED = frozenset(
         "service_tier",
         "safety_identifier",
         "prompt_cache_key",
+        "reasoning_effort",
         "verbosity",
         "keep_alive",
         "prediction",
@@ -53,7 +53,6 @@ def parse_chat(body: Body, appliance: Appliance) -> Job:
         **take_sampling(body, model.context),
         **_chat_extras(body),
     }
-    effort = read_effort(body.raw("reasoning_effort"), model, "reasoning_effort")
     stream, include_usage = _streaming(body)
     body.ignore(IGNORED)
     body.finish()
@@ -64,7 +63,7 @@ def parse_chat(body: Body, appliance: Appliance) -> Job:
         stream,
         include_usage,
         CHAT_TARGET,
-        {"messages": messages, **fields, **thinking_fields(effort)},
+        {"messages": messages, **fields},
         audit_params(fields),
         digest_input(messages),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgekit.core.appliance import Appliance, ServedModel
+from edgekit.core.appliance import Appliance
 from edgekit.gateway.body import Body
 from edgekit.gateway.job import (
     CHAT_TARGET,
@@ -25,7 +25,6 @@ from edgekit.gateway.surfaces.openai_requests import (
     check_response_format,
     check_tool_choice,
 )
-from edgekit.gateway.thinking import read_effort, thinking_fields
 
 IGNORED = frozenset(
     {
@@ -66,7 +65,7 @@ def parse_responses(body: Body, appliance: Appliance) -> Job:
         "text": _text_format(body),
     }
     fields = _engine_fields(asked, model.context)
-    effort = _effort(body, model)
+    _ignore_reasoning(body)
     stream = body.flag("stream", default=False)
     body.only("top_logprobs", 0, why="is not supported here; use /v1/chat/completions")
     body.ignore(IGNORED)
@@ -78,7 +77,7 @@ def parse_responses(body: Body, appliance: Appliance) -> Job:
         stream=stream,
         include_usage=True,
         target=CHAT_TARGET,
-        body={"messages": messages, **fields, **thinking_fields(effort)},
+        body={"messages": messages, **fields},
         params=audit_params(fields),
         prompt=digest_input(messages),
         echo={"instructions": instructions or None, **asked},
@@ -203,11 +202,8 @@ def _engine_fields(asked: dict[str, Any], context: int) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def _effort(body: Body, model: ServedModel) -> bool | str | None:
+def _ignore_reasoning(body: Body) -> None:
     reasoning = body.table("reasoning")
-    if reasoning is None:
-        return None
-    effort = read_effort(reasoning.raw("effort"), model, "reasoning.effort")
-    reasoning.ignore(frozenset({"summary", "generate_summary"}))
-    reasoning.finish()
-    return effort
+    if reasoning is not None:
+        reasoning.ignore(frozenset({"effort", "summary", "generate_summary"}))
+        reasoning.finish()

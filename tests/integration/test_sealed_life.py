@@ -1,0 +1,357 @@
+"""A host's whole life on a really sealed host, over five boots.
+
+Install 1.0, use it, hurt it, upgrade to 1.1, reboot, roll back, try a release that answers junk,
+let 1.1 go bad and boot it (it goes back by itself, once), collect garbage, remove. Each boot ends
+with exit status 123 only when every step of its job ended well; the figures are printed with -s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekit.system.sandbox_probe import FORBIDDEN
+from tests.support.appliance import MODEL, DemoSet
+from tools import sealed_host
+from tools.demo_guest import UNITS, sandbox_probe_job
+from tools.sealed_host import BootResult, SealedHost
+
+MAX_SCORE_TENTHS = {"gateway": 5, "auditd": 5, f"engine@{MODEL}": 5}
+WATCHDOG_S = 6
+PODMAN = ("podman", "crun")
+
+TOOLS = f"""
+edgekit=/opt/edgekit/current/runtime/edgekit
+engine=edgekit-engine@{MODEL}.service
+hello='{{"model":"{MODEL}","messages":[{{"role":"user","content":"hello"}}],"max_tokens":1}}'
+now() {{ date +%s%N; }}
+since() {{ awk "BEGIN{{printf \\"%.2f\\", ($(now) - $1) / 1e9}}"; }}
+note() {{ echo "$1 $2" >> /out/figures.txt; }}
+serving() {{ basename "$(readlink /opt/edgekit/current)"; }}
+ask() {{ $edgekit run {MODEL} "What is the capital of France?"; }}
+http() {{  # http METHOD PATH [BODY]: the whole answer; waits as long as a client would
+    local body="${{3:-}}"
+    exec 3<>/dev/tcp/127.0.0.1/${{PORT:-11434}}
+    printf '%s %s HTTP/1.1\\r\\nHost: 127.0.0.1:%s\\r\\nConnection: close\\r\\n' "$1" "$2" \\
+        "${{PORT:-11434}}" >&3
+    printf 'Authorization: Bearer %s\\r\\nContent-Type: application/json\\r\\n' \\
+        "$(cat /etc/edgekit/local.key)" >&3
+    printf 'Content-Length: %s\\r\\n\\r\\n%s' "${{#body}}" "$body" >&3
+    timeout 60 cat <&3
+    exec 3>&-
+}}
+until_checked() {{
+    for attempt in $(seq 600); do
+        case "$(systemctl is-active edgekit-boot-check.service)" in
+            active|activating) sleep 0.2 ;;
+            *) return 0 ;;
+        esac
+    done
+    return 1
+}}
+go_bad() {{ sed -i 's/"Paris"/"Atlantis"/' /opt/edgekit/current/appliance.json; sync; }}
+"""
+
+FIRST_BOOT = (
+    TOOLS
+    + """
+cd /media/stick/demo-small-1.0.0
+./edgekit trust import trust/1.root.json --insecure-developer-root --fingerprint @FINGERPRINT@
+mkdir -p /etc/systemd/system/$engine.d
+printf '[Service]\\nWatchdogSec=@WATCHDOG@\\n' > /etc/systemd/system/$engine.d/site.conf
+./edgekit plan . > /out/plan.txt
+test ! -e /var/lib/edgekit/blobs
+(umask 077; LC_ALL=tr_TR.UTF-8 TZ=Pacific/Kiritimati ./edgekit install . --json \\
+    > /out/receipt.json)
+ask > /out/answer-1.0.txt
+serving > /out/generation-1.0.txt
+$edgekit status --json > /out/status.json
+$edgekit scrub --json > /out/scrub.json
+$edgekit doctor > /out/doctor-well.txt
+
+for unit in gateway auditd engine@edgekit-demo; do
+    file=/etc/systemd/system/edgekit-$unit.service
+    systemd-analyze verify $file
+    systemd-analyze security --offline=yes --no-pager $file | tail -n 1 | tee -a /out/scores.txt
+done
+
+kill -9 "$(systemctl show -p MainPID --value edgekit-gateway.service)"; began=$(now)
+http GET /healthz | head -n 1 | grep -q ' 200 '
+note gateway_back_s "$(since $began)"
+kill -9 "$(systemctl show -p MainPID --value edgekit-auditd.service)"; began=$(now)
+until http POST /v1/chat/completions "$hello" | head -n 1 | grep -q ' 200 '; do sleep 0.1; done
+note audit_writer_back_s "$(since $began)"
+
+supervisor=$(systemctl show -p MainPID --value $engine)
+hung=$(cat /proc/$supervisor/task/$supervisor/children)
+kill -STOP $hung; began=$(now)
+until [ "$(systemctl show -p MainPID --value $engine)" != $supervisor ] &&
+      [ "$(systemctl is-active $engine)" = active ]; do sleep 0.1; done
+note hung_engine_replaced_s "$(since $began)"
+ask > /out/answer-after-hang.txt
+$edgekit doctor > /out/doctor-after-hang.txt || test $? -eq 3
+
+printf 'schema = 1\\n[server]\\nlisten = "127.0.0.1:8099"\\n' > /etc/edgekit/edgekit.toml
+chmod 0644 /etc/edgekit/edgekit.toml
+$edgekit config apply
+PORT=8099 http GET /healthz | head -n 1 | grep -q ' 200 '
+ask > /out/answer-8099.txt
+printf 'schema = 1\\n[health]\\nmin_tokens_per_second = 90000\\n' > /etc/edgekit/edgekit.toml
+$edgekit config apply 2> /out/config-refused.txt && exit 1
+PORT=8099 http GET /healthz | head -n 1 | grep -q ' 200 '
+test -f /etc/edgekit/edgekit.toml.refused
+$edgekit config show > /out/config.txt
+"""
+    + "".join(sandbox_probe_job(unit) for unit in UNITS)
+    + """
+cd ../demo-small-1.1.0
+./edgekit install .
+serving > /out/generation-1.1.txt
+test "$(systemctl show -p WatchdogUSec --value $engine)" = @WATCHDOG@s
+PORT=8099 http GET /healthz | head -n 1 | grep -q ' 200 '
+"""
+)
+
+SECOND_BOOT = (
+    TOOLS
+    + """
+until_checked
+cat /var/lib/edgekit/boot.json > /out/boot-2.json
+ask > /out/answer-after-reboot.txt
+$edgekit rollback
+serving > /out/rolled-back.txt
+$edgekit status --json > /out/status-rolled-back.json
+cd /media/stick/demo-small-1.2.0
+./edgekit install . 2> /out/junk.txt && exit 1
+serving > /out/after-junk.txt
+ask > /out/answer-after-junk.txt
+$edgekit rollback
+test "$(serving)" = "$(cat /out/generation-1.1.txt)"
+go_bad
+"""
+)
+
+THIRD_BOOT = (
+    TOOLS
+    + """
+until_checked
+cat /var/lib/edgekit/boot.json > /out/boot-3.json
+serving > /out/fell-back.txt
+ask > /out/answer-fell-back.txt
+$edgekit status > /out/status-fell-back.txt 2>&1
+$edgekit audit tail -n 60 > /out/records-3.jsonl
+cd /media/stick/demo-small-1.1.0
+./edgekit install .
+test "$(serving)" = "$(cat /out/generation-1.1.txt)"
+go_bad
+"""
+)
+
+FOURTH_BOOT = (
+    TOOLS
+    + """
+PORT=8099
+until_checked
+cat /var/lib/edgekit/boot.json > /out/boot-4.json
+serving > /out/stays.txt
+http POST /v1/chat/completions "$hello" > /out/degraded.txt
+$edgekit status > /out/status-degraded.txt 2>&1
+$edgekit doctor > /out/doctor-degraded.txt || test $? -eq 3
+$edgekit doctor --bundle /out/support.tar.gz > /dev/null || test $? -eq 3
+$edgekit rollback
+ask > /out/answer-rolled-back-again.txt
+$edgekit pin "$(cat /out/generation-1.1.txt)"
+$edgekit gc > /out/gc.txt
+"""
+)
+
+FIFTH_BOOT = (
+    TOOLS
+    + """
+until_checked
+cat /var/lib/edgekit/boot.json > /out/boot-5.json
+ask > /out/answer-last.txt
+$edgekit audit verify --json > /out/audit.json
+$edgekit remove
+find / -xdev \\( -name '*edgekit*' -o -path '*/edgekit/*' \\) -not -path '/proc/*' \\
+    -not -path '/sys/*' | sort > /out/left.txt
+systemctl list-units --all --no-legend 'edgekit*' > /out/units-left.txt
+"""
+)
+
+
+@dataclass
+class Life:
+    """The boots of one host, and the folder in which it left its results."""
+
+    out: Path
+    boots: list[BootResult] = field(default_factory=list)
+
+    def text(self, name: str) -> str:
+        return (self.out / name).read_text("utf-8").strip()
+
+    def json(self, name: str) -> Any:
+        return json.loads(self.text(name))
+
+    def figures(self) -> dict[str, float]:
+        pairs = (line.split() for line in self.text("figures.txt").splitlines())
+        return {name: float(value) for name, value in pairs}
+
+
+@pytest.fixture(scope="module")
+def life(
+    demo_set: DemoSet, newer_set: DemoSet, junk_set: DemoSet,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Life:
+    missing = sealed_host.missing_requirements()
+    if missing:
+        pytest.skip("cannot run here: " + "; ".join(missing))
+    os.environ.pop("PYTHONPATH", None)
+    stick = demo_set.folder.parent
+    assert newer_set.folder.parent == junk_set.folder.parent == stick
+    work = tmp_path_factory.mktemp("life")
+    rootfs = sealed_host.build_rootfs(sealed_host.default_cache_dir(), packages=PODMAN)
+    lived = Life(work / "out")
+    lived.out.mkdir()
+    with SealedHost(rootfs, work / "hosts", "life") as host:
+        for job in (FIRST_BOOT, SECOND_BOOT, THIRD_BOOT, FOURTH_BOOT, FIFTH_BOOT):
+            text = job.replace("@FINGERPRINT@", demo_set.fingerprint)
+            text = text.replace("@WATCHDOG@", str(WATCHDOG_S))
+            lived.boots.append(host.boot(text, stick=stick, out=lived.out, timeout_s=400))
+    return lived
+
+
+def test_every_boot_saw_all_of_its_steps(life: Life) -> None:
+    print("\n" + ", ".join(f"boot {n}: {b.total_s:.0f} s" for n, b in enumerate(life.boots, 1)))
+    assert [boot.exit_status for boot in life.boots] == [sealed_host.EXIT_OK] * 5
+
+
+def test_every_answer_is_right(life: Life) -> None:
+    names = sorted(path.name for path in life.out.glob("answer-*.txt"))
+    assert len(names) == 8
+    assert {life.text(name) for name in names} == {"The capital of France is Paris."}
+
+
+def test_the_plan_prints_every_check_before_a_byte_is_copied(life: Life) -> None:
+    lines = life.text("plan.txt").splitlines()
+    verdicts = ("passed", "warned", "unknown")
+    checks = [line.split()[1].rstrip(":") for line in lines if line.startswith(verdicts)]
+    assert {"host", "writable", "runs", "clock", "port", "systemd", "memory", "disk"} <= set(checks)
+    assert all(": needed " in line for line in lines if line.startswith("passed"))
+
+
+def test_status_says_who_how_and_how_much(life: Life) -> None:
+    status = life.json("status.json")
+    assert status["generation"] == life.text("generation-1.0.txt")
+    assert status["alive"] is True
+    assert status["trust"]["signers"] == ["developer"]
+    assert status["models"][0]["slots"] == 2
+    assert status["models"][0]["memory_bytes"] > 0
+    assert status["space"]["taken_bytes"] > 100 << 20
+    assert {unit["active"] for unit in status["units"].values()} == {"active"}
+    assert status["troubles"] == []
+
+
+@pytest.mark.parametrize("unit", sorted(MAX_SCORE_TENTHS))
+def test_units_are_hardened(life: Life, unit: str) -> None:
+    line = next(x for x in life.text("scores.txt").splitlines() if f"edgekit-{unit}." in x)
+    score = float(line.rpartition(": ")[2].split()[0])
+    print(f"\n{unit}: {score}")
+    assert score * 10 <= MAX_SCORE_TENTHS[unit]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_each_unit_refuses_all_that_is_forbidden(life: Life, unit: str) -> None:
+    line = next(x for x in life.text("sandbox.txt").splitlines() if f"edgekit-{unit}:" in x)
+    found = json.loads(line.partition(": ")[2])
+    print(f"\n{unit}: {len(found)} refused: {found}")
+    assert len(FORBIDDEN) >= 25
+    assert set(FORBIDDEN) <= set(found)
+    assert [name for name, result in found.items() if result == "ALLOWED"] == []
+
+
+def test_daemons_that_crash_or_hang_are_replaced(life: Life) -> None:
+    figures = life.figures()
+    print("\n" + ", ".join(f"{name} {value:.2f}" for name, value in figures.items()))
+    assert figures["gateway_back_s"] <= 3
+    assert figures["audit_writer_back_s"] <= 5
+    assert figures["hung_engine_replaced_s"] <= WATCHDOG_S + 5
+    assert "hung" in life.text("doctor-after-hang.txt") or "restarted" in life.text(
+        "doctor-after-hang.txt"
+    )
+
+
+def test_a_configuration_is_applied_or_undone(life: Life) -> None:
+    assert "slower than this site allows" in life.text("config-refused.txt")
+    assert 'listen = "127.0.0.1:8099"' in life.text("config.txt")
+    assert "min_tokens_per_second = 0" in life.text("config.txt")
+
+
+def test_a_reboot_is_checked_and_passes(life: Life) -> None:
+    report = life.json("boot-2.json")
+    assert (report["verdict"], report["serves"]) == ("passed", life.text("generation-1.1.txt"))
+
+
+def test_rollback_changes_places(life: Life) -> None:
+    assert life.text("rolled-back.txt") == life.text("generation-1.0.txt")
+    assert life.json("status-rolled-back.json")["previous"] == life.text("generation-1.1.txt")
+
+
+def test_a_release_that_answers_junk_is_undone(life: Life) -> None:
+    assert "Atlantis" in life.text("junk.txt")
+    assert life.text("after-junk.txt") == life.text("generation-1.0.txt")
+
+
+def test_a_release_that_goes_bad_is_left_by_itself(life: Life) -> None:
+    report = life.json("boot-3.json")
+    assert (report["verdict"], report["generation"], report["serves"]) == (
+        "went back", life.text("generation-1.1.txt"), life.text("generation-1.0.txt"))
+    assert life.text("fell-back.txt") == life.text("generation-1.0.txt")
+    assert "was left by itself" in life.text("status-fell-back.txt")
+    kinds = [json.loads(line).get("type") for line in life.text("records-3.jsonl").splitlines()]
+    assert kinds.index("fallback_begin") < kinds.index("fallback_commit")
+
+
+def test_at_most_once_and_then_it_says_what_is_wrong(life: Life) -> None:
+    report = life.json("boot-4.json")
+    assert (report["verdict"], report["serves"]) == ("failed", life.text("generation-1.1.txt"))
+    assert life.text("stays.txt") == life.text("generation-1.1.txt")
+    answer = life.text("degraded.txt").lower()
+    assert answer.startswith("http/1.1 503")
+    assert "\nretry-after: " in answer
+    assert "was given up" in life.text("status-degraded.txt")
+    first = life.text("doctor-degraded.txt").splitlines()[0]
+    assert first == "1. the model does not answer as its set promises"
+    assert "edgekit rollback" in life.text("doctor-degraded.txt")
+
+
+def test_the_support_bundle_holds_no_secret(life: Life) -> None:
+    import tarfile  # noqa: PLC0415
+
+    key = life.json("receipt.json")["api_key"].encode()
+    with tarfile.open(life.out / "support.tar.gz") as archive:
+        contents = {
+            item.name.rpartition("/")[2]: archive.extractfile(item).read()  # type: ignore[union-attr]
+            for item in archive.getmembers()
+        }
+    assert set(contents) >= {"doctor.json", "status.json", "journal.txt", "probe.json", "units.txt"}
+    for name, data in contents.items():
+        assert not data.startswith(b"not collected"), name
+        assert key not in data, name
+        assert b"capital of France?" not in data or name == "appliance.json", name
+    assert b"edgekit-supervisor" in contents["journal.txt"]
+
+
+def test_gc_keeps_what_is_pinned_and_remove_leaves_the_audit_log_alone(life: Life) -> None:
+    assert life.text("gc.txt").startswith("removed no release")
+    assert life.json("boot-5.json")["verdict"] == "passed"
+    audit = life.json("audit.json")
+    assert audit["requests"] == audit["responses"] > 0
+    kept = ("/var/lib/edgekit", "/var/lib/private", "/etc/systemd/system/edgekit-engine@")
+    assert [x for x in life.text("left.txt").splitlines() if not x.startswith(kept)] == []
+    assert life.text("units-left.txt") == ""

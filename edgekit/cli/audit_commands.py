@@ -15,11 +15,22 @@ from edgekit.cli.report import render_json
 from edgekit.core.host_layout import HostLayout
 from edgekit.exit_codes import ExitCode
 
+PubkeyOption = Annotated[
+    Path | None,
+    typer.Option("--pubkey", help="The host's audit key; the log's own unless given."),
+]
+FirstOption = Annotated[
+    int, typer.Option("--from", min=1, help="Number of the record that the log begins with.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     audit = typer.Typer(help="Check and read the audit log.", no_args_is_help=True)
     audit.command("verify")(audit_verify)
+    audit.command("prove")(audit_prove)
+    audit.command("consistency")(audit_consistency)
+    audit.command("check-proof")(audit_check_proof)
     audit.command("tail")(audit_tail)
     evidence_commands.register(audit)
     app.add_typer(audit, name="audit")
@@ -27,10 +38,7 @@ def register(app: typer.Typer) -> None:
 
 def audit_verify(
     log: LogOption = None,
-    pubkey: Annotated[
-        Path | None,
-        typer.Option("--pubkey", help="The host's audit key; the log's own unless given."),
-    ] = None,
+    pubkey: PubkeyOption = None,
     k0: Annotated[
         list[Path] | None, typer.Option("--k0", help="A MAC key; repeat for several.")
     ] = None,
@@ -38,9 +46,7 @@ def audit_verify(
         list[Path] | None,
         typer.Option("--anchor", help="A checkpoint carried away; repeat for several."),
     ] = None,
-    first: Annotated[
-        int, typer.Option("--from", min=1, help="Number of the record that the log begins with.")
-    ] = 1,
+    first: FirstOption = 1,
     root: RootOption = HostLayout.HOST,
     json_: JsonOption = False,
 ) -> None:
@@ -59,6 +65,54 @@ def audit_verify(
         typer.echo(render_summary(summary))
     if summary.has_warnings:
         raise typer.Exit(int(ExitCode.WARNINGS))
+
+
+def audit_prove(
+    seq: Annotated[int, typer.Argument(min=1, help="Number of the record.")],
+    log: LogOption = None,
+    pubkey: PubkeyOption = None,
+    first: FirstOption = 1,
+    root: RootOption = HostLayout.HOST,
+) -> None:
+    """Print the proof that a record is in the log, for who has the audit key and not the log."""
+    from edgekit.operations.audit import Brought
+    from edgekit.operations.audit_proof import prove_record
+
+    folder = log or HostLayout(root.resolve()).audit
+    typer.echo(prove_record(folder, seq, Brought(pubkey, first=first)).decode("ascii"))
+
+
+def audit_consistency(
+    old: Annotated[Path, typer.Argument(help="The older checkpoint.")],
+    new: Annotated[Path, typer.Argument(help="The newer checkpoint.")],
+    log: LogOption = None,
+    pubkey: PubkeyOption = None,
+    first: FirstOption = 1,
+    root: RootOption = HostLayout.HOST,
+) -> None:
+    """Print the proof that one checkpoint's log continues another's, unchanged."""
+    from edgekit.operations.audit import Brought
+    from edgekit.operations.audit_proof import prove_consistency
+
+    folder = log or HostLayout(root.resolve()).audit
+    proof = prove_consistency(folder, old, new, Brought(pubkey, first=first))
+    typer.echo(proof.decode("ascii"))
+
+
+def audit_check_proof(
+    proof: Annotated[Path, typer.Argument(help="What `prove` or `consistency` printed.")],
+    pubkey: Annotated[Path, typer.Option("--pubkey", help="The host's audit key.")],
+) -> None:
+    """Check a proof, on any machine and without the log."""
+    from edgekit.operations.audit_proof import check_proof
+
+    proven = check_proof(proof, pubkey)
+    old, new = proven.old.value, proven.new.value
+    if proven.record is not None:
+        typer.echo(f"record {proven.record['seq']} is in log {new.log_id}, signed to {new.seq}")
+        typer.echo(json.dumps(dict(proven.record), sort_keys=True))
+    else:
+        typer.echo(f"log {new.log_id}: record {new.seq} continues record {old.seq}, unchanged")
 
 
 def audit_tail(

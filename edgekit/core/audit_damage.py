@@ -43,6 +43,8 @@ def explain_damage(at: Damage) -> AuditError:
     that is not in canonical form.
     """
     wanted = at.state.seq + 1
+    if at.previous is not None and at.mac is None:
+        parse_line(at.previous, at.state.seq)  # it was only hashed: two lines in one pass for one
     record = parse_line(at.line, wanted)
     if record["seq"] == wanted:
         if record["prev"] == at.state.chain.hex():

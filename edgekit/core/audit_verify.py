@@ -9,7 +9,7 @@ happened to it. The numbers are the steps of docs/spec/audit-log-v1.md section 8
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from edgekit.core.audit_chain import (
@@ -101,7 +101,7 @@ class Verdict:
     anchored_to: int
     sealed_from: int | None
     late: int
-    newest: bytes | None
+    newest: bytes | None = field(repr=False)
 
     @property
     def unvouched(self) -> int:
@@ -216,6 +216,8 @@ class Verifier:
     def _advance(self, state: LogState, line: LogLine) -> None:
         self._links[state.chain] = (state.seq, line)
         state.advance(line.data)
+        if state.epoch.records > state.epoch.pace.records + MAX_BATCH:
+            raise _endless(state, line)
 
     def _follow_own(self, state: LogState, line: LogLine) -> None:
         """A5: a record of the log about itself, or one that has a table with such a `type`."""
@@ -311,15 +313,9 @@ class Verifier:
         needed = max(head.seq if head else 0, *self._anchors, 1)
         if state is None or line is None or last < needed:
             raise _truncated(last, line, needed)
-        record, epoch = parse_line(line, last), state.epoch
-        overdue = epoch.records > epoch.pace.records + MAX_BATCH
-        if overdue or (record["type"] != "epoch" and epoch.is_late(times_of(record))):
-            raise AuditSealError(
-                "the end of an epoch is missing",
-                where=line.place(last),
-                found=f"{epoch.records} records since epoch {epoch.number} began",
-                needed=f"an end after {epoch.pace.seconds} s or {epoch.pace.records} records",
-            )
+        record = parse_line(line, last)
+        if record["type"] != "epoch" and state.epoch.is_late(times_of(record)):
+            raise _endless(state, line)
 
 
 def _fits(state: LogState, line: bytes, mac: MacKey | None) -> bool:
@@ -365,6 +361,16 @@ def _check_end(state: LogState, end: EpochEnd, line: LogLine) -> None:
     quiet = 0 if end.signs else epoch.quiet + 1
     if quiet > MAX_QUIET_EPOCHS or (quiet and end.records > QUIET_RECORDS):
         raise AuditSealError("an epoch was not signed", where=where)
+
+
+def _endless(state: LogState, line: LogLine) -> AuditError:
+    epoch = state.epoch
+    return AuditSealError(
+        "the end of an epoch is missing",
+        where=line.place(state.seq),
+        found=f"{epoch.records} records since epoch {epoch.number} began",
+        needed=f"an end after {epoch.pace.seconds} s or {epoch.pace.records} records",
+    )
 
 
 def _truncated(last: int, previous: LogLine | None, needed: int) -> AuditError:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.core.audit_record import OWN_TYPES
 from tests.support.appliance import MODEL, DemoSet, RunningAppliance, free_port
 
 QUESTION = "Which command builds a bundle?"
@@ -45,7 +46,8 @@ def floor(host: RunningAppliance) -> int:
 
 def audit_types(host: RunningAppliance) -> list[str]:
     done = host.edgekit("audit", "tail", "-n", "100")
-    return [json.loads(line)["type"] for line in done.stdout.splitlines()]
+    types = [json.loads(line)["type"] for line in done.stdout.splitlines()]
+    return [kind for kind in types if kind not in OWN_TYPES]
 
 
 @pytest.mark.parametrize(

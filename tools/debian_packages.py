@@ -37,7 +37,7 @@ DEMO = {
 """And a sealed host to boot, a registry to carry an image from."""
 
 TESTS = {**DEMO, "podman": "podman", "crun": "crun", "strace": "strace", "ps": "procps",
-         "file": "file", "softhsm2-util": "softhsm2"}
+         "file": "file", "softhsm2-util": "softhsm2", "chromium": "chromium"}
 
 
 def ensure_packages(wanted: dict[str, str], report: Callable[[str], None]) -> list[str]:

@@ -19,14 +19,31 @@ from edgekit.core.strict_json import parse_strict
 from edgekit.errors import FormatError
 
 SCHEMA = "edgekit.api-keys/1"
-SCOPES = ("chat", "metrics", "admin")
+SCOPES = ("chat", "embed", "metrics", "admin")
+MAX_NOTE_CHARS = 200
+MAX_LIMIT = 1_000_000_000
 MAX_KEYS = 1000
 MAX_BYTES = 1 << 20
 ID_BYTES = 4
 SECRET_BYTES = 32
 
+LIMITS = ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "concurrent")
+
 _TOKEN = re.compile(r"ek_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 _NO_SECRET = "0" * 96
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """How much one key may ask for; 0 is no limit of its own.
+
+    Tokens are those of prompts and answers together. `concurrent` requests run or wait at once.
+    """
+
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    tokens_per_day: int = 0
+    concurrent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +55,7 @@ class ApiKey:
     scopes: tuple[str, ...]
     note: str
     created: int
+    limits: KeyLimits = KeyLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +80,13 @@ class KeyRing:
 
 
 def make_api_key(
-    id_bytes: bytes, secret_bytes: bytes, *, scopes: tuple[str, ...], note: str, created: int
+    id_bytes: bytes,
+    secret_bytes: bytes,
+    *,
+    scopes: tuple[str, ...],
+    note: str,
+    created: int,
+    limits: KeyLimits = KeyLimits(),
 ) -> tuple[ApiKey, str]:
     """A key and its token from 4 and 32 fresh random bytes. Raises FormatError on other lengths."""
     if len(id_bytes) != ID_BYTES or len(secret_bytes) != SECRET_BYTES:
@@ -70,7 +94,7 @@ def make_api_key(
     secret = base64.urlsafe_b64encode(secret_bytes).rstrip(b"=").decode()
     token = f"ek_{id_bytes.hex()}_{secret}"
     digest = hashlib.sha384(token.encode()).hexdigest()
-    return ApiKey(id_bytes.hex(), digest, scopes, note, created), token
+    return ApiKey(id_bytes.hex(), digest, scopes, note, created, limits), token
 
 
 def encode_keys(ring: KeyRing) -> bytes:
@@ -95,11 +119,20 @@ def _parse_key(fields: Fields) -> ApiKey:
         id=fields.text("id", pattern=r"[0-9a-f]{8}"),
         sha384=fields.text("sha384", pattern=r"[0-9a-f]{96}"),
         scopes=fields.texts("scopes", max_items=len(SCOPES)),
-        note=fields.text("note", default=""),
+        note=fields.text("note", default="", max_length=MAX_NOTE_CHARS),
         created=fields.integer("created", low=0, high=1 << 40),
+        limits=_parse_limits(fields.table("limits", {})),
     )
     unknown = [scope for scope in key.scopes if scope not in SCOPES]
     if unknown:
         raise fields.fail("scopes", f"{unknown[0]!r} is not one of {', '.join(SCOPES)}")
     fields.finish()
     return key
+
+
+def _parse_limits(fields: Fields) -> KeyLimits:
+    limits = KeyLimits(
+        **{name: fields.integer(name, low=0, high=MAX_LIMIT, default=0) for name in LIMITS}
+    )
+    fields.finish()
+    return limits

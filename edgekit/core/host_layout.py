@@ -114,6 +114,12 @@ class HostLayout:
         """The audit writer's socket."""
         return (self.run if self.is_private else self.root / "run/edgekit-auditd") / "audit.sock"
 
+    def gateway_control(self) -> Path:
+        """The socket on which root hands keys to the gateway."""
+        if self.is_private:
+            return self.run / "gateway.sock"
+        return self.root / "run/edgekit-gateway/control.sock"
+
     def engine_socket(self, name: str) -> Path:
         """An engine's socket."""
         if self.is_private:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from edgekit.core.api_keys import KeyRing
 from edgekit.core.appliance import Appliance
 from edgekit.gateway.admission import Admission
 from edgekit.gateway.body import parse_body
-from edgekit.gateway.cold import Health, make_cold_app
+from edgekit.gateway.cold import make_cold_app
 from edgekit.gateway.engine_client import EngineClient
 from edgekit.gateway.guard import PUBLIC, Guard, check_scope
 from edgekit.gateway.http import (
@@ -27,8 +28,11 @@ from edgekit.gateway.http import (
     read_body,
 )
 from edgekit.gateway.journal import Caller, Journal
+from edgekit.gateway.limits import Limits
+from edgekit.gateway.metrics import Metrics
 from edgekit.gateway.problems import ApiError, surface_of
 from edgekit.gateway.serve import Engine, Generation
+from edgekit.gateway.state import State
 from edgekit.gateway.surfaces.endpoints import ENDPOINTS
 from edgekit.gateway.surfaces.ollama_requests import LoadRequest
 from edgekit.gateway.surfaces.translator import encode, timestamp
@@ -54,9 +58,12 @@ class Gateway:
         hmac_key: bytes,
         extra_hosts: Iterable[str] = (),
         keeper: TextKeeper | None = None,
+        plan: Mapping[str, Any] | None = None,
+        disk: Path | None = None,
     ) -> None:
         self._appliance = appliance
         self._guard = Guard(appliance.listen, ring, extra_hosts)
+        self._limits = Limits()
         self._audit = AsyncAuditClient(appliance.audit_socket)
         self._journal = Journal(self._audit, hmac_key, appliance.generation, keeper or TextKeeper())
         self._engines = {
@@ -66,7 +73,9 @@ class Gateway:
             for settings in appliance.engines
         }
         clients = {name: engine.client for name, engine in self._engines.items()}
-        self._cold = make_cold_app(appliance, clients, Health(appliance.audit_socket, clients))
+        self._state = State(appliance, self._engines, self._audit, plan, disk)
+        self._metrics = Metrics(self._state.live)
+        self._cold = make_cold_app(appliance, clients, self._state, self._metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -96,6 +105,10 @@ class Gateway:
                 surface = surface_of(scope["path"])
                 await answer_problem(send, SERVER_ERROR, caller.request_id, surface)
 
+    def replace_keys(self, ring: KeyRing) -> None:
+        """Accept these keys from now on, and no others."""
+        self._guard.replace_keys(ring)
+
     def close(self) -> None:
         """Close the connections to engines and audit writer."""
         self._audit.close()
@@ -112,6 +125,7 @@ class Gateway:
             else:
                 await self._cold(scope, receive, send)
         except ApiError as error:
+            self._metrics.deny(error.code)
             await self._journal.denied(caller, error, scope["method"], scope["path"])
             await answer_problem(send, error, caller.request_id, surface_of(scope["path"]))
 
@@ -127,7 +141,7 @@ class Gateway:
         path = scope["path"]
         if _is_public(scope):
             return
-        check_scope(caller.key, "chat")
+        check_scope(caller.key, path)
         if path in MANAGEMENT or path.startswith(MANAGEMENT_PREFIXES):
             raise ApiError(
                 403,
@@ -146,9 +160,21 @@ class Gateway:
             return
         engine = self._engines[job.model.engine]
         generation = Generation(
-            job, caller, endpoint.translator, engine=engine, journal=self._journal, send=send
+            job,
+            caller,
+            endpoint.translator,
+            engine=engine,
+            journal=self._journal,
+            send=send,
+            on_tokens=self._state.token,
         )
-        await generation.serve(receive, len(data))
+        assert caller.key is not None
+        with self._limits.request(caller.key):
+            try:
+                await generation.serve(receive, len(data))
+            finally:
+                self._limits.charge(caller.key, generation.outcome.used_tokens)
+                self._metrics.observe(scope["path"], job.model.name, generation.outcome)
 
 
 def _is_public(scope: Scope) -> bool:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from edgekit import __version__
 from edgekit.core.appliance import Appliance, ServedModel
 from edgekit.errors import EngineError
 from edgekit.gateway.body import parse_body
+from edgekit.gateway.console import load_console
 from edgekit.gateway.engine_client import EngineClient
 from edgekit.gateway.http import header_table, read_body
 from edgekit.gateway.job import MAX_NAME_CHARS, find_model
+from edgekit.gateway.metrics import CONTENT_TYPE, Metrics
+from edgekit.gateway.openapi import openapi_document
 from edgekit.gateway.problems import ApiError, render_problem, surface_of
+from edgekit.gateway.state import State
 
 OLLAMA_VERSION = "0.30.0"
 """The Ollama release whose API this surface follows: clients compare it before they use a field."""
@@ -29,11 +32,12 @@ GET_OR_HEAD = ["GET", "HEAD"]
 
 
 def make_cold_app(
-    appliance: Appliance, engines: Mapping[str, EngineClient], health: Health
+    appliance: Appliance, engines: Mapping[str, EngineClient], state: State, metrics: Metrics
 ) -> FastAPI:
     """The application behind the guard: requests that reach it are authenticated."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    _add_public_routes(app, health)
+    _add_public_routes(app, state)
+    _add_operations_routes(app, appliance, state, metrics)
     _add_openai_routes(app, appliance)
     _add_ollama_routes(app, appliance, engines)
 
@@ -50,37 +54,6 @@ def make_cold_app(
     return app
 
 
-class Health:
-    """Whether the audit writer and the engines can be reached; asked at most once a second."""
-
-    def __init__(self, audit_path: str, engines: Mapping[str, EngineClient]) -> None:
-        self._audit_path = audit_path
-        self._engines = engines
-        self._known: dict[str, bool] = {}
-        self._asked = 0.0
-
-    async def parts(self) -> dict[str, bool]:
-        """Each part by name, true when it answers."""
-        if time.monotonic() - self._asked >= 1 or not self._known:
-            self._asked = time.monotonic()
-            names = ["audit", *(f"engine:{name}" for name in self._engines)]
-            checks = [_listens(self._audit_path), *(_ready(e) for e in self._engines.values())]
-            self._known = dict(zip(names, await asyncio.gather(*checks), strict=True))
-        return self._known
-
-
-async def _listens(path: str) -> bool:
-    import socket  # noqa: PLC0415
-
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as sock:
-        try:
-            async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                await asyncio.get_running_loop().sock_connect(sock, path)
-        except OSError:
-            return False
-    return True
-
-
 async def _ready(engine: EngineClient) -> bool:
     try:
         async with asyncio.timeout(HEALTH_TIMEOUT_S):
@@ -91,7 +64,7 @@ async def _ready(engine: EngineClient) -> bool:
     return response.status == 200
 
 
-def _add_public_routes(app: FastAPI, health: Health) -> None:
+def _add_public_routes(app: FastAPI, state: State) -> None:
     @app.api_route("/", methods=GET_OR_HEAD)
     async def root() -> PlainTextResponse:
         return PlainTextResponse("Ollama is running")
@@ -102,10 +75,40 @@ def _add_public_routes(app: FastAPI, health: Health) -> None:
 
     @app.api_route("/healthz", methods=GET_OR_HEAD)
     async def healthz() -> JSONResponse:
-        parts = await health.parts()
+        return JSONResponse({"status": "ok", "version": __version__})
+
+    @app.api_route("/readyz", methods=GET_OR_HEAD)
+    async def readyz() -> JSONResponse:
+        parts = await state.parts()
         good = all(parts.values())
-        body = {"status": "ok" if good else "degraded", "version": __version__, "parts": parts}
+        body = {"status": "ready" if good else "not ready", "parts": parts}
         return JSONResponse(body, status_code=200 if good else 503)
+
+    @app.api_route("/console", methods=GET_OR_HEAD)
+    async def console() -> Response:
+        page, policy = load_console()
+        return Response(page, media_type="text/html", headers={"content-security-policy": policy})
+
+    @app.api_route("/docs", methods=GET_OR_HEAD)
+    async def docs() -> Response:
+        return Response(status_code=307, headers={"location": "/console#api"})
+
+
+def _add_operations_routes(
+    app: FastAPI, appliance: Appliance, state: State, metrics: Metrics
+) -> None:
+    @app.get("/metrics")
+    async def prometheus() -> Response:
+        text = metrics.render(await state.engine_texts())
+        return Response(text, media_type=CONTENT_TYPE)
+
+    @app.get("/edgekit/state")
+    async def current_state() -> JSONResponse:
+        return JSONResponse(await state.table())
+
+    @app.api_route("/openapi.json", methods=GET_OR_HEAD)
+    async def openapi() -> JSONResponse:
+        return JSONResponse(openapi_document(appliance))
 
 
 def _add_openai_routes(app: FastAPI, appliance: Appliance) -> None:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import ipaddress
+import json
 import logging
 import os
 import secrets
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from edgekit.core.api_keys import parse_keys
 from edgekit.core.appliance import at_site, parse_appliance
@@ -22,6 +24,7 @@ from edgekit.core.site_config import SiteConfig
 from edgekit.errors import EdgekitError, FormatError, HostError, PortInUseError, TrustError
 from edgekit.exit_codes import ExitCode
 from edgekit.gateway.app import Gateway
+from edgekit.gateway.control import listen
 from edgekit.gateway.guard import split_host
 from edgekit.gateway.server import BACKLOG, Listener, Server
 from edgekit.system.host_secret import SECRET_BYTES, ensure_secret
@@ -47,7 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         sock = inherited_socket(os.environ) or _own_socket(appliance.listen)
         hosts = (*options.allow_host, *site.server.allowed_hosts)
-        gateway = Gateway(appliance, ring, _hmac_key(os.environ), hosts)
+        gateway = Gateway(
+            appliance,
+            ring,
+            _hmac_key(os.environ),
+            hosts,
+            plan=_plan(options.appliance.with_name("plan.json")),
+            disk=_state_directory(os.environ),
+        )
     except EdgekitError as error:
         parts = [error.message, *(f"{k}: {v}" for k, v in error.details().items())]
         print("edgekit-gateway: " + "; ".join(parts), file=sys.stderr, flush=True)
@@ -58,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # what start-up made stays: collections then look at requests alone, and do not stop the loop
     gc.collect()
     gc.freeze()
-    asyncio.run(_serve(gateway, sock))
+    asyncio.run(_serve(gateway, sock, options.control))
     return int(ExitCode.OK)
 
 
@@ -70,7 +80,8 @@ def inherited_socket(environment: Mapping[str, str]) -> socket.socket | None:
     return socket.socket(fileno=FIRST_INHERITED_FD)
 
 
-async def _serve(gateway: Gateway, sock: socket.socket) -> None:
+async def _serve(gateway: Gateway, sock: socket.socket, control: Path | None) -> None:
+    controlled = await listen(control, gateway.replace_keys) if control else None
     pinging = asyncio.create_task(_ping())
     try:
         await Server(gateway, [Listener(sock)]).serve()
@@ -78,6 +89,8 @@ async def _serve(gateway: Gateway, sock: socket.socket) -> None:
         pinging.cancel()
         with suppress(asyncio.CancelledError):
             await pinging
+        if controlled is not None:
+            controlled.close()
         gateway.close()
 
 
@@ -97,6 +110,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--config", type=Path, help="the site's configuration (default: every key's default)"
+    )
+    parser.add_argument(
+        "--control", type=Path, help="socket on which root hands over new API keys (default: none)"
     )
     parser.add_argument(
         "--allow-host",
@@ -122,11 +138,25 @@ def _credential(name: str) -> Path:
     return Path(directory) / name
 
 
+def _plan(path: Path) -> dict[str, Any]:
+    """The plan beside the settings, for people to look at; nothing is decided by it."""
+    try:
+        table = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return table if isinstance(table, dict) else {}
+
+
+def _state_directory(environment: Mapping[str, str]) -> Path | None:
+    directory = environment.get("STATE_DIRECTORY", "").partition(":")[0]
+    return Path(directory) if directory else None
+
+
 def _hmac_key(environment: Mapping[str, str]) -> bytes:
     """The key of prompt digests: kept in the state directory, or of this run alone without one."""
-    directory = environment.get("STATE_DIRECTORY", "").partition(":")[0]
+    directory = _state_directory(environment)
     if directory:
-        return ensure_secret(Path(directory) / "audit-hmac.key")
+        return ensure_secret(directory / "audit-hmac.key")
     return secrets.token_bytes(SECRET_BYTES)
 
 

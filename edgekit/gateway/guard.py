@@ -9,8 +9,12 @@ from urllib.parse import urlsplit
 from edgekit.core.api_keys import ApiKey, KeyRing
 from edgekit.gateway.problems import ApiError
 
-PUBLIC = frozenset({"/", "/healthz", "/api/version"})
+PUBLIC = frozenset({"/", "/healthz", "/readyz", "/api/version", "/console", "/docs"})
 """Answered to GET and HEAD without a key: clients probe them, and they say nothing."""
+
+EMBEDDING = frozenset({"/v1/embeddings", "/v1/rerank", "/api/embed", "/api/embeddings"})
+DESCRIBING = frozenset({"/v1/models", "/api/tags", "/api/ps", "/api/show", "/openapi.json"})
+"""Paths that say what is here and ask no model; any client's key will do."""
 
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -22,6 +26,10 @@ class Guard:
         name, port = split_host(listen)
         self._port = port
         self._names = _LOCAL | {name} | {host.lower() for host in extra_hosts}
+        self._ring = ring
+
+    def replace_keys(self, ring: KeyRing) -> None:
+        """Accept these keys from now on, and no others."""
         self._ring = ring
 
     def check_origin(self, headers: Mapping[str, str], server: tuple[str, int] | None) -> None:
@@ -60,10 +68,25 @@ class Guard:
         return key
 
 
-def check_scope(key: ApiKey | None, scope: str) -> None:
-    """Refuse a key without this scope. Raises ApiError 403."""
-    if key is None or scope not in key.scopes:
-        raise ApiError(403, "missing_scope", f"this API key lacks the scope {scope}")
+def check_scope(key: ApiKey | None, path: str) -> None:
+    """Refuse a key that has no scope for this path. Raises ApiError 403."""
+    needed = _scopes(path)
+    if key is None or not needed & set(key.scopes):
+        names = " or ".join(sorted(needed))
+        raise ApiError(403, "missing_scope", f"this API key lacks the scope {names}")
+
+
+def _scopes(path: str) -> frozenset[str]:
+    """One of these is needed."""
+    if path == "/metrics":
+        return frozenset({"metrics", "admin"})
+    if path.startswith("/edgekit/"):
+        return frozenset({"admin"})
+    if path in EMBEDDING:
+        return frozenset({"embed"})
+    if path in DESCRIBING or path.startswith("/v1/models/"):
+        return frozenset({"chat", "embed", "admin"})
+    return frozenset({"chat"})
 
 
 def split_host(authority: str) -> tuple[str, int | None]:

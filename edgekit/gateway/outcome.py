@@ -22,6 +22,9 @@ class Outcome:
     first_token_ns: int | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None
+    pieces: int = 0
+    last_token_ns: int = 0
+    status: int = 0
     cached: int = 0
     finish_reason: str | None = None
     timings: Mapping[str, Any] = field(default_factory=dict)
@@ -47,8 +50,10 @@ class Outcome:
         text = part.get("content") or part.get("text") or ""
         hidden = part.get("reasoning_content") or part.get("reasoning") or ""
         if text or hidden or part.get("tool_calls"):
+            self.pieces += 1
+            self.last_token_ns = time.monotonic_ns()
             if self.first_token_ns is None:
-                self.first_token_ns = time.monotonic_ns()
+                self.first_token_ns = self.last_token_ns
             piece = f"{hidden}{text}".encode("utf-8", errors="surrogatepass")
             self.digest.update(piece)
             if self.keeps_text:
@@ -61,6 +66,11 @@ class Outcome:
         details = usage.get("prompt_tokens_details")
         if isinstance(details, dict):
             self.cached = _count(details.get("cached_tokens")) or 0
+
+    @property
+    def used_tokens(self) -> int:
+        """Tokens of prompt and answer; an answer that was cut off counts by its pieces."""
+        return (self.tokens_in or 0) + (self.pieces if self.tokens_out is None else self.tokens_out)
 
     def usage(self) -> dict[str, Any]:
         """OpenAI's usage object."""

@@ -67,7 +67,9 @@ class Generation:
         engine: Engine,
         journal: Journal,
         send: Send,
+        on_tokens: Callable[[str, int], None],
     ) -> None:
+        self._on_tokens = on_tokens
         self._job = job
         self._caller = caller
         self._engine = engine
@@ -75,7 +77,13 @@ class Generation:
         self._send = send
         self._outcome = Outcome(journal.digest(), journal.mode(caller, job).keeps_text)
         self._translator = translator(job, self._outcome)
+        self._key_id = caller.key.id if caller.key else ""
         self._streaming = False
+
+    @property
+    def outcome(self) -> Outcome:
+        """What has become of it so far."""
+        return self._outcome
 
     async def serve(self, receive: Receive, bytes_in: int) -> None:
         """Answer the client, and stop working for it the moment it leaves."""
@@ -92,7 +100,7 @@ class Generation:
 
     async def _answer(self, bytes_in: int) -> None:
         try:
-            async with self._engine.admission.slot():  # G1
+            async with self._engine.admission.slot(self._key_id):  # G1
                 await self._recorded(bytes_in)
         except AuditUnavailableError:
             await self._refuse(audit_unavailable())
@@ -153,6 +161,7 @@ class Generation:
         if not self._job.stream:
             answer_ = load_event(await response.read())
             text = self._outcome.observe(answer_)
+            self._on_tokens(self._job.model.engine, self._outcome.tokens_out or 0)
             return self._translator.whole(answer_, text)
         parser, ended = SseParser(), False
         async for data in response.chunks():
@@ -165,11 +174,13 @@ class Generation:
 
     async def _forward(self, events: list[dict[str, Any]]) -> None:
         """Send everything that arrived together as one piece."""
-        pieces = []
+        pieces, before = [], self._outcome.pieces
         for event in events:
             if "error" in event:
                 raise engine_problem(500, encode(event))
             pieces.append(self._translator.event(event, self._outcome.observe(event)))
+        if self._outcome.pieces > before:
+            self._on_tokens(self._job.model.engine, self._outcome.pieces - before)
         data = b"".join(pieces)
         if data:
             await self._start_stream()
@@ -194,6 +205,7 @@ class Generation:
 
     async def _refuse(self, error: ApiError) -> None:
         """Tell the client: as a status while there is still one to choose, else in the stream."""
+        self._outcome.status = error.status
         if self._streaming:
             await self._write(self._translator.broken(error), more=False)
         else:
@@ -201,6 +213,7 @@ class Generation:
             await answer_problem(self._send, error, self._caller.request_id, surface)
 
     async def _end(self, status: int, *, error: str | None = None, aborted: bool = False) -> None:
+        self._outcome.status = status
         # shielded: a client that leaves now must not leave the log without the record
         await asyncio.shield(
             self._journal.end(

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.api_keys import ID_BYTES, SECRET_BYTES, KeyRing, encode_keys, make_api_key
+from edgekit.core.api_keys import (
+    ID_BYTES,
+    SCOPES,
+    SECRET_BYTES,
+    KeyRing,
+    encode_keys,
+    make_api_key,
+)
 from edgekit.core.appliance import MAX_BYTES as MAX_APPLIANCE_BYTES
 from edgekit.core.appliance import Appliance, at_site, parse_appliance
 from edgekit.core.fields import Fields
@@ -181,14 +188,14 @@ def ensure_api_keys(layout: HostLayout, *, renew: bool) -> str:
     user, token = make_api_key(
         secrets.token_bytes(ID_BYTES),
         secrets.token_bytes(SECRET_BYTES),
-        scopes=("chat",),
+        scopes=("chat", "embed"),
         note="first key, made by install",
         created=now,
     )
     local, local_token = make_api_key(
         secrets.token_bytes(ID_BYTES),
         secrets.token_bytes(SECRET_BYTES),
-        scopes=("chat", "metrics", "admin"),
+        scopes=SCOPES,
         note="this host's root",
         created=now,
     )

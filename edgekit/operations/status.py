@@ -141,7 +141,7 @@ def _alive(listen: str) -> bool:
     address, _, port = listen.rpartition(":")
     connection = http.client.HTTPConnection(address, int(port), timeout=3)
     try:
-        connection.request("GET", "/healthz")
+        connection.request("GET", "/readyz")
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from edgekit.errors import AuditUnavailableError
@@ -36,6 +38,17 @@ def append_event(
     return result
 
 
+@dataclass(slots=True)
+class LastRecord:
+    """The newest record this client made durable: its number, when (monotonic s; None before the
+    first), and how long it waited. `failed` says that a later one was not recorded."""
+
+    sequence: int = 0
+    at_s: float | None = None
+    lag_s: float = 0.0
+    failed: bool = False
+
+
 class AsyncAuditClient:
     """One connection, many records in flight; connects when needed, again after a loss.
 
@@ -49,9 +62,21 @@ class AsyncAuditClient:
         self._connecting = asyncio.Lock()
         self._waiting: dict[int, asyncio.Future[int]] = {}
         self._last = 0
+        self.last = LastRecord()
 
     async def append(self, record: Mapping[str, Any]) -> int:
         """Make the record durable and return its number. Raises AuditUnavailableError."""
+        began = time.monotonic()
+        try:
+            sequence = await self._append(record)
+        except AuditUnavailableError:
+            self.last.failed = True
+            raise
+        now = time.monotonic()
+        self.last = LastRecord(sequence, now, now - began)
+        return sequence
+
+    async def _append(self, record: Mapping[str, Any]) -> int:
         self._last += 1
         number = self._last
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()

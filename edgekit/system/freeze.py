@@ -23,7 +23,7 @@ from edgekit.core.events import Finished, Listener, Started
 from edgekit.errors import HostError
 from edgekit.system.files import fsync_directory, remove_tree
 from edgekit.system.process import run
-from edgekit.system.resources import data_folder, is_frozen
+from edgekit.system.resources import DATA_FOLDERS, data_folder, is_frozen
 
 FREEZE_TIMEOUT_S = 900
 CACHE_VERSION = 4
@@ -151,7 +151,7 @@ def freeze_runtime(cache: Path, listener: Listener) -> FrozenProgram:
     Raises HostError when PyInstaller fails or when this edgekit is itself frozen.
     """
     package = Path(__file__).resolve().parent.parent
-    datas = [(str(data_folder(name)), f"edgekit/_data/{name}") for name in ("systemd", "profiles")]
+    datas = [(str(data_folder(name)), f"edgekit/_data/{name}") for name in DATA_FOLDERS]
     inputs = [package, *(Path(source) for source, _ in datas)]
     return _freeze(
         cache,

@@ -1,4 +1,4 @@
-"""Where edgekit's own data files are: unit templates and profiles, wherever it runs from."""
+"""Where edgekit's own data files are: units, profiles, the console; wherever it runs from."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 
 from edgekit.errors import HostError
 
+DATA_FOLDERS = ("systemd", "profiles", "console")
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def data_folder(name: str) -> Path:
-    """The folder `systemd` or `profiles`. Raises HostError when this edgekit came without it."""
+    """One of the folders above. Raises HostError when this edgekit came without it."""
     frozen = getattr(sys, "_MEIPASS", None)
     candidates = [_PACKAGE / "_data" / name, _PACKAGE.parent / name]
     if frozen is not None:

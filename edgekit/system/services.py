@@ -268,6 +268,8 @@ class ForegroundServices:
                     *common,
                     "--keys",
                     str(self._layout.api_keys),
+                    "--control",
+                    str(self._layout.gateway_control()),
                 ],
                 timeout_s=60,
                 listener=listener,

@@ -31,6 +31,11 @@ from tests.support.daemons import Daemon, running_auditd
 from tests.support.fake_engine import FakeEngine
 
 WEIGHTS = "sha384:" + "ab" * 48
+NEED = {"weights": 3 << 30, "kv_cache": 1 << 30, "compute": 500 << 20, "output": 9 << 20}
+PLAN = {
+    "signers": ["alice", "bob"],
+    "models": [{"model": "main", "chosen": {"need": {**NEED, "total": sum(NEED.values())}}}],
+}
 SLOTS = 4
 
 
@@ -98,6 +103,7 @@ class Site:
     work: Path
     http: httpx.Client
     loop: asyncio.AbstractEventLoop
+    gateway: Gateway
 
     def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
         return self.http.post(path, json=body, **options)
@@ -128,18 +134,26 @@ def serving(
     engine: FakeEngine | None = None,
     extra_hosts: tuple[str, ...] = (),
     keeper: TextKeeper | None = None,
-) -> Iterator[asyncio.AbstractEventLoop]:
+) -> Iterator[tuple[asyncio.AbstractEventLoop, Gateway]]:
     """The gateway (and a fake engine) on a loop of their own thread."""
     ready, loops = threading.Event(), []
     server = Server(lambda *_: None, [Listener(sock)])
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
 
     async def run() -> None:
-        gateway = Gateway(appliance, ring, b"k" * 48, extra_hosts, keeper)
+        gateway = Gateway(
+            appliance,
+            ring,
+            b"k" * 48,
+            extra_hosts,
+            keeper,
+            plan=PLAN,
+            disk=Path(appliance.audit_socket).parent,
+        )
         server.config.app = gateway
         if engine is not None:
             await engine.start()
-        loops.append(asyncio.get_running_loop())
+        loops.append((asyncio.get_running_loop(), gateway))
         task = asyncio.ensure_future(server.serve())
         while not server.started and not task.done():
             await asyncio.sleep(0.005)
@@ -172,15 +186,15 @@ def running_site(
     """Audit writer, gateway and client around an engine; `settings` are `make_appliance`'s."""
     with running_auditd(work) as auditd, socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
-        key, token = make_key()
+        key, token = make_key("chat", "embed")
         appliance = make_appliance(work, port, engine_socket=engine_socket, **settings)
         url = f"http://127.0.0.1:{port}"
         headers = {"Authorization": f"Bearer {token}"}
         with (
-            serving(appliance, KeyRing((key,)), sock, engine, keeper=keeper) as loop,
+            serving(appliance, KeyRing((key,)), sock, engine, keeper=keeper) as (loop, running),
             httpx.Client(base_url=url, headers=headers, timeout=20) as client,
         ):
-            yield Site(url, token, engine or FakeEngine(""), auditd, work, client, loop)
+            yield Site(url, token, engine or FakeEngine(""), auditd, work, client, loop, running)
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_killed_audit_writer_means_503_within_a_second_and_no_engine_call(site: 
         body = {k: v for k, v in body.items() if k != "max_tokens"}
         assert site.post(path, body).status_code == 503
     assert len(site.engine.requests) == asked
-    assert httpx.get(f"{site.url}/healthz").status_code == 503
+    assert httpx.get(f"{site.url}/readyz").status_code == 503
 
 
 def test_writer_that_comes_back_is_used_again(site: Site) -> None:

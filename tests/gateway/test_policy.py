@@ -295,7 +295,7 @@ def test_key_of_another_secret_is_refused_and_x_api_key_serves(site: Site) -> No
     assert httpx.get(f"{site.url}/v1/models", headers={"x-api-key": site.token}).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz", "/api/version"])
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/api/version", "/console"])
 def test_public_routes_answer_get_and_head_without_key(site: Site, path: str) -> None:
     assert httpx.get(site.url + path).status_code == 200
     head = httpx.head(site.url + path)
@@ -334,8 +334,8 @@ def test_management_is_403_with_a_clear_text(site: Site, path: str) -> None:
         ("GET", "/api/nope", 404),
         ("GET", "/v1/chat/completions", 404),
         ("POST", "/v1/models", 405),
-        ("GET", "/docs", 404),
-        ("GET", "/openapi.json", 404),
+        ("GET", "/redoc", 404),
+        ("POST", "/openapi.json", 405),
         ("POST", "/v1/files", 404),
         ("GET", "/v1/models/other", 404),
         ("GET", "//v1/models", 404),

@@ -77,6 +77,7 @@ def real(path: str, weights: str, *, embeds: bool = False) -> None:
     params.model.path = weights
     params.hostnames = [path]
     params.n_ctx, params.n_parallel, params.cpuparams.n_threads = 2048, 4, 1
+    params.endpoint_metrics = True
     params.cache_ram_mib, params.fit_params, params.warmup, params.ui = 0, False, False, False
     if embeds:
         params.embedding = True

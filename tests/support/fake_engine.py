@@ -92,6 +92,10 @@ class FakeEngine:
         if target == "/health":
             await sender.whole(200, {"status": "ok"})
             return
+        if target == "/metrics":
+            name, count = "llamacpp:tokens_predicted_total", 4 * len(self.requests)
+            await sender.whole(200, f"# TYPE {name} counter\n{name} {count}\n".encode())
+            return
         request = json.loads(body)
         self.requests.append(request)
         self.running += 1

@@ -66,6 +66,7 @@ systemctl daemon-reload
 systemctl start {name}.service || true
 echo "sandbox of edgekit-{unit}: $(journalctl -o cat -u {name}.service | grep -m1 '^{{')" \\
     | tee -a /out/sandbox.txt
+rm -rf /var/lib/{name} /var/lib/private/{name}
 """
 
 

@@ -101,6 +101,11 @@ class HostLayout:
         return self.root / "etc/systemd/system"
 
     @property
+    def containers(self) -> Path:
+        """Where podman keeps images, which are copies of what a set carries."""
+        return self.root / "var/lib/containers"
+
+    @property
     def run(self) -> Path:
         """Locks and, in a private install, sockets."""
         return self.root / "run/edgekit"

@@ -98,7 +98,9 @@ def plan_install(
     used = {entry.digest: entry.size for entry in (*tree, *weights, *_image_entries(manifest))}
     missing = tuple(sorted(digest for digest in used if digest not in present))
     appliance = _appliance(manifest, statement, selections, layout, listen)
-    disk_needs = _disk_needs(layout, used, missing, tree, links=links)
+    disk_needs = _disk_needs(
+        layout, used, missing, tree, _image_entries(manifest), links=links
+    )
     units = (
         ()
         if layout.is_private
@@ -135,15 +137,22 @@ def _disk_needs(
     used: dict[Digest, int],
     missing: tuple[Digest, ...],
     tree: tuple[Entry, ...],
+    images: list[Entry],
     *,
     links: bool,
 ) -> tuple[tuple[str, int], ...]:
-    """(place, peak bytes): one copy of what is missing, and what cannot be hard-linked."""
+    """(place, peak bytes): one copy of what is missing, and what cannot be hard-linked.
+
+    podman unpacks an image beside the archive it is given, so each takes twice its size there.
+    """
     copies = sum(entry.size for entry in tree if entry.executable or not links)
-    return (
+    needs = [
         (str(layout.state), sum(used[digest] for digest in missing)),
         (str(layout.opt), copies),
-    )
+    ]
+    if images and not layout.is_private:
+        needs.append((str(layout.containers), 2 * sum(entry.size for entry in images)))
+    return tuple(needs)
 
 
 def _appliance(

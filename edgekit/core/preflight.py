@@ -7,8 +7,8 @@ is no option that skips it. A check that only warns says what will be missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit.core.engine_pack import EnginePack
@@ -55,17 +55,23 @@ class Check:
 class Surroundings:
     """What a probe report does not hold, because it is true of this moment or this command.
 
-    `one_file_system` says whether state and releases share one, `port_holder` is empty when the
-    API's address is free, `clock` is what `trust_time` says of the clock (`believed`, `behind`,
-    `ahead`), `disks` are facts about other folders that an installation writes to. None: not known,
-    as for a host that is not here.
+    `file_systems` maps folders to the number of the file system that holds them, `clock` is what
+    `trust_time` says of the clock (`believed`, `behind`, `ahead`), `disks` are facts about other
+    folders that an installation writes to. None or nothing: not known, as for a host that is not
+    here.
     """
 
-    one_file_system: bool | None = None
+    file_systems: Mapping[str, int] = field(default_factory=dict)
     port_is_free: bool | None = None
     clock: str | None = None
     clock_text: str = ""
     disks: tuple[DiskFacts, ...] = ()
+
+    def share(self, first: str, second: str) -> bool | None:
+        """Whether two folders lie on one file system; None when that is not known."""
+        if first not in self.file_systems or second not in self.file_systems:
+            return None
+        return self.file_systems[first] == self.file_systems[second]
 
 
 def catching(name: str, question: Callable[[], object], needed: str) -> Check:
@@ -101,23 +107,25 @@ def check_host(
 def check_disks(
     report: HostReport, needs: Iterable[tuple[str, int]], around: Surroundings
 ) -> tuple[Check, ...]:
-    """Whether the peak of what is written fits, summed by file system."""
-    listed = list(needs)
-    if around.one_file_system and listed:
-        places = ", ".join(place for place, _ in listed)
-        total = sum(needed for _, needed in listed)
-        disk = report.disk(listed[0][0])
-        return (_free_space(disk, places, total + DISK_HEADROOM_BYTES),)
+    """Whether the peak of what is written fits, summed by file system where that is known."""
+    disks = {disk.path: disk for disk in (*report.disks, *around.disks)}
+    groups: dict[object, list[tuple[str, int]]] = {}
+    for place, needed in needs:
+        groups.setdefault(around.file_systems.get(place, place), []).append((place, needed))
     return tuple(
-        _free_space(report.disk(place), place, needed + DISK_HEADROOM_BYTES)
-        for place, needed in listed
+        _free_space(
+            disks.get(group[0][0]),
+            ", ".join(place for place, _ in group),
+            sum(needed for _, needed in group) + DISK_HEADROOM_BYTES,
+        )
+        for group in groups.values()
     )
 
 
-def _free_space(disk: DiskFacts, places: str, needed: int) -> Check:
+def _free_space(disk: DiskFacts | None, places: str, needed: int) -> Check:
     name, spare = "disk", DISK_HEADROOM_BYTES // MIB
     text = f"{-(-needed // MIB)} MiB, {spare} MiB of it to spare"
-    free = disk.free.value
+    free = None if disk is None else disk.free.value
     if free is None:
         return Check(name, UNKNOWN, "the free disk space is not known", places, text)
     found = f"{free // MIB} MiB"

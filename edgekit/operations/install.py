@@ -197,7 +197,7 @@ def _look(
         present=present,
         listen=listen,
         previous=previous,
-        links=around.one_file_system is not False,
+        links=around.share(str(layout.state), str(layout.opt)) is not False,
     )
     checks += check_disks(report, decided.disk_needs, around)
     found = replace(decided, checks=tuple(checks))

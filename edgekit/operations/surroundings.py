@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from edgekit.core import trust
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.preflight import Surroundings
@@ -21,13 +19,15 @@ def look_around(layout: HostLayout, now: int, *, listen: str | None) -> Surround
     `listen` is the address that must be free; None while a release of ours may hold it itself.
     """
     time = trusted_time(load_host_trust(layout), now)
-    places = () if layout.is_private else (layout.units, layout.configuration)
+    places = () if layout.is_private else (layout.units, layout.configuration, layout.containers)
     return Surroundings(
-        one_file_system=file_system_of(layout.state) == file_system_of(layout.opt),
+        file_systems={
+            str(place): file_system_of(place) for place in (layout.state, layout.opt, *places)
+        },
         port_is_free=None if listen is None else _is_free(listen),
         clock=time.clock,
         clock_text=trust.format_date(now),
-        disks=tuple(probe_disk(HostView(), Path(place)) for place in places),
+        disks=tuple(probe_disk(HostView(), place) for place in places),
     )
 
 

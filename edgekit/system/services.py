@@ -27,6 +27,8 @@ GATEWAY = "edgekit-gateway.service"
 BOOT_CHECK = "edgekit-boot-check.service"
 AT_BOOT = (TARGET, BOOT_CHECK)
 """Units that the host's own multi-user.target starts."""
+TIMER_STAMP = "var/lib/systemd/timers/stamp-edgekit-scrub.timer"
+"""When the scrub ran last, as systemd remembers it."""
 WANTS = "multi-user.target.wants"
 JOURNAL_LINES = 15
 SYSTEMCTL_TIMEOUT_S = 1500
@@ -120,6 +122,7 @@ class SystemdServices:
         self.write_drop_ins({})
         try:
             self._unlink_all_but(())
+            (self._layout.root / TIMER_STAMP).unlink(missing_ok=True)
             fsync_directory(self._layout.units)
         except OSError as error:
             raise translate_os_error(error, "unlinking units") from error

@@ -49,7 +49,8 @@ systemd = 252
 cpu_flags = []
 """
 IMAGE = CarriedImage("hello", "r/hello:1", Digest.of(b"m", "sha256"), (RelPath("images/x"),))
-HERE = Surroundings(one_file_system=True, port_is_free=True, clock="believed", clock_text="today")
+HERE = Surroundings(
+    file_systems={STATE: 1, OPT: 1}, port_is_free=True, clock="believed", clock_text="today")
 
 
 def host(**system: Any) -> HostReport:
@@ -162,11 +163,16 @@ def test_peaks_on_one_file_system_are_added() -> None:
 
 
 def test_peaks_on_two_file_systems_are_not() -> None:
-    checks = check_disks(host(), NEEDS, replace(HERE, one_file_system=False))
+    checks = check_disks(host(), NEEDS, replace(HERE, file_systems={STATE: 1, OPT: 2}))
     assert [check.verdict for check in checks] == [PASSED, PASSED]
     checks = check_disks(disk_with(host(), OPT, free=563 * MIB), NEEDS, Surroundings())
     assert [check.verdict for check in checks] == [PASSED, REFUSED]
     assert checks[1].where == OPT
+
+
+def test_a_disk_that_nobody_looked_at_is_said_to_be_unknown() -> None:
+    (check,) = check_disks(host(), (("/var/lib/containers", 5),), HERE)
+    assert (check.verdict, check.where) == (UNKNOWN, "/var/lib/containers")
 
 
 def test_headroom_is_exact() -> None:

@@ -1,0 +1,120 @@
+"""Units as they are rendered: hardened enough, and understood by every systemd we promise."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edgekit.core.host_layout import HostLayout
+from edgekit.core.preflight import MIN_SYSTEMD
+from edgekit.core.site_config import ServerConfig, SiteConfig
+from edgekit.core.site_units import DROP_IN, site_drop_ins
+from edgekit.system.resources import read_unit_templates
+from edgekit.system.services import SystemdServices
+from tests.unit.test_planner import HostBuilder, plan
+
+MAX_SCORE_TENTHS = {"edgekit-gateway.service": 5, "edgekit-auditd.service": 5,
+                    "edgekit-engine@demo.service": 5, "edgekit-scrub.service": 50,
+                    "edgekit-boot-check.service": 50}
+SINCE = {
+    "ProtectHostname": 242, "RestrictSUIDSGID": 242, "OOMPolicy": 243, "TimeoutAbortSec": 243,
+    "ProtectKernelLogs": 244, "ProtectClock": 245, "LoadCredential": 247, "ProtectProc": 247,
+    "ProcSubset": 247, "ExecPaths": 248, "NoExecPaths": 248, "PrivateIPC": 248,
+}
+"""The version that brought a directive (systemd's NEWS); those in OLD came before 240."""
+OLD = frozenset(re.findall(r"\w+", """
+After AmbientCapabilities Backlog CPUWeight CapabilityBoundingSet Description DynamicUser
+Environment ExecStart Group IOSchedulingClass IPAddressAllow IPAddressDeny InaccessiblePaths
+KeyringMode LimitCORE LimitMEMLOCK LimitNOFILE ListenStream LockPersonality MemoryMax
+MemoryDenyWriteExecute Nice NoDelay NoNewPrivileges NotifyAccess OOMScoreAdjust OnBootSec
+OnCalendar PartOf Persistent PrivateDevices PrivateMounts PrivateNetwork PrivateTmp PrivateUsers
+ProtectControlGroups ProtectHome ProtectKernelModules ProtectKernelTunables ProtectSystem
+RandomizedDelaySec ReadWritePaths RemoveIPC Requires Restart RestartSec RestrictAddressFamilies
+RestrictNamespaces RestrictRealtime RuntimeDirectory RuntimeDirectoryMode StartLimitBurst
+StartLimitIntervalSec StateDirectory StateDirectoryMode SystemCallArchitectures
+SystemCallErrorNumber SystemCallFilter TasksMax TimeoutStartSec TimeoutStopSec Type UMask
+WantedBy Wants WatchdogSec BindPaths BindReadOnlyPaths CacheDirectory CacheDirectoryMode
+DeviceAllow DevicePolicy MaxConnections FreeBind BindIPv6Only ExecStartPre SupplementaryGroups
+ReadOnlyPaths Before Conflicts
+"""))
+
+
+def rendered() -> dict[str, str]:
+    return dict(plan(Path("/"), HostBuilder()).units)
+
+
+@pytest.mark.parametrize("name", sorted(read_unit_templates()))
+def test_the_oldest_systemd_knows_every_directive(name: str) -> None:
+    used = set(re.findall(r"^([A-Za-z0-9]+)=", read_unit_templates()[name], re.MULTILINE))
+    assert used
+    unknown = used - OLD - set(SINCE)
+    assert not unknown, "say in SINCE which version brought it"
+    assert {d: SINCE[d] for d in used & set(SINCE) if SINCE[d] > MIN_SYSTEMD} == {}
+
+
+def kind_of(unit: str) -> str:
+    """A unit's name without its instance: `edgekit-engine@demo.service` is `edgekit-engine@`."""
+    return re.sub(r"@.*", "@", unit)
+
+
+def exposure(unit: str, text: str, folder: Path, threshold: int) -> int:
+    """The exit status of systemd-analyze: 0 when the score is at most `threshold` tenths."""
+    path = folder / unit
+    path.write_text(text, "utf-8")
+    argv = ["systemd-analyze", "security", "--offline=yes", "--no-pager",
+            f"--threshold={threshold}", str(path)]
+    return subprocess.run(argv, capture_output=True, check=False).returncode
+
+
+@pytest.mark.parametrize("unit", sorted(MAX_SCORE_TENTHS))
+def test_exposure_stays_below_its_bar(unit: str, tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("cannot run here: systemd-analyze is not installed")
+    units = rendered()
+    name = next(name for name in units if kind_of(name) == kind_of(unit))
+    assert exposure(unit, units[name], tmp_path, MAX_SCORE_TENTHS[unit]) == 0
+    loose = re.sub(r"^(Protect|Private|Restrict|SystemCall|NoNew|Capability).*\n", "", units[name],
+                   flags=re.MULTILINE)
+    assert exposure(unit, loose, tmp_path, MAX_SCORE_TENTHS[unit]) != 0
+
+
+def test_memory_is_limited_by_the_plan_and_the_engine_goes_first() -> None:
+    units = rendered()
+    (engine,) = (text for name, text in units.items() if name.startswith("edgekit-engine@"))
+    limit = int(re.search(r"^MemoryMax=(\d+)$", engine, re.MULTILINE)[1])  # type: ignore[index]
+    need = plan(Path("/"), HostBuilder()).selections[0].chosen.need
+    assert need is not None
+    assert need.total < limit < 2 * need.total + (64 << 20)
+    assert "OOMPolicy=stop" in engine
+
+    def adjust(text: str) -> int:
+        return int(re.search(r"^OOMScoreAdjust=(-?\d+)$", text, re.MULTILINE)[1])  # type: ignore[index]
+
+    order = [engine, units["edgekit-gateway.service"], units["edgekit-auditd.service"]]
+    assert sorted(map(adjust, order), reverse=True) == [adjust(text) for text in order]
+
+
+def test_the_check_after_boot_outlives_the_appliance() -> None:
+    assert "PartOf" not in rendered()["edgekit-boot-check.service"]
+    assert "edgekit-boot-check" not in rendered()["edgekit.target"]
+
+
+def test_site_drop_ins_come_and_go_and_leave_the_operators_alone(tmp_path: Path) -> None:
+    layout = HostLayout(tmp_path)
+    folder = layout.units / "edgekit-gateway.socket.d"
+    folder.mkdir(parents=True)
+    (folder / "mine.conf").write_text("[Socket]\nBacklog=5\n", "utf-8")
+    services = SystemdServices(layout)
+    site = SiteConfig(server=ServerConfig(listen="127.0.0.1:8080"))
+    services.write_drop_ins(site_drop_ins(site))
+    assert "ListenStream=\nListenStream=127.0.0.1:8080\n" in (folder / DROP_IN).read_text("utf-8")
+    services.write_drop_ins(site_drop_ins(SiteConfig()))
+    assert [path.name for path in folder.iterdir()] == ["mine.conf"]
+    (folder / "mine.conf").unlink()
+    services.write_drop_ins(site_drop_ins(site))
+    services.write_drop_ins({})
+    assert not folder.exists()

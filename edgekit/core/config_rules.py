@@ -160,3 +160,29 @@ def read_table(kind: type[T], table: Fields) -> T:
     values = {item.name: item.rule.read(table, item.name, item.default) for item in keys_of(kind)}
     table.finish()
     return kind(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """IP networks and addresses, as systemd takes them."""
+
+    max_items: int
+    kind = "list of text"
+
+    @property
+    def allowed(self) -> str:
+        return f"at most {self.max_items}: `10.20.0.0/16`, `10.20.0.7`, `fd00::/8`"
+
+    def read(self, table: Fields, name: str, default: Any) -> Any:
+        texts = table.texts(name, max_items=self.max_items, max_length=64, default=list(default))
+        for text in texts:
+            try:
+                ipaddress.ip_network(text)
+            except ValueError as error:
+                raise table.fail(name, f"{text!r} is not a network: {error}") from error
+        return texts
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether `ADDRESS:PORT` can be reached from this host alone."""
+    return ipaddress.ip_address(listen.rpartition(":")[0].strip("[]")).is_loopback

@@ -91,6 +91,21 @@ class HostLayout:
         return self.configuration / "api-keys.json"
 
     @property
+    def tls(self) -> Path:
+        """This host's certificate authority and certificate."""
+        return self.configuration / "tls"
+
+    @property
+    def tls_authority(self) -> Path:
+        """What clients of the network trust."""
+        return self.tls / "ca.pem"
+
+    @property
+    def tls_certificate(self) -> Path:
+        """What the gateway shows them; its key is `server.key`."""
+        return self.tls / "server.pem"
+
+    @property
     def local_key(self) -> Path:
         """The clear API key of this host's root user, mode 0600; for `run` and health checks."""
         return self.configuration / "local.key"

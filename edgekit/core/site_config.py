@@ -16,13 +16,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from edgekit.core.config_rules import Address, Integer, Texts, key, keys_of, read_table
+from edgekit.core.config_rules import (
+    Address,
+    Integer,
+    Networks,
+    Text,
+    Texts,
+    is_loopback,
+    key,
+    keys_of,
+    read_table,
+)
 from edgekit.core.fields import Fields
 from edgekit.core.toml_lines import find_line
 from edgekit.errors import ConfigError, EdgekitError
 
 SCHEMA = 1
 MAX_CONFIG_BYTES = 1 << 20
+PATH_PATTERN = r"|/[A-Za-z0-9._/-]+"
 HOST_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
 
 Table = dict[str, Any]
@@ -46,6 +57,34 @@ class ServerConfig:
         Texts("host names", max_items=64, pattern=HOST_PATTERN, max_length=253),
         "names besides the address that clients may call the API by (the `Host` header); any other "
         "name is refused, against DNS rebinding",
+    )
+    lan: str = key(
+        "",
+        Address(),
+        "where clients of the network connect, besides `listen`; always with TLS and a key; empty "
+        "for nowhere",
+    )
+    lan_clients: tuple[str, ...] = key(
+        (),
+        Networks(max_items=64),
+        "networks and addresses that may connect to `lan`; systemd drops what comes from others",
+    )
+    tls_certificate: str = key(
+        "",
+        Text("an absolute path", pattern=PATH_PATTERN, max_length=1024),
+        "the site's own certificate for `lan`, with its chain (PEM); empty for one by this host's "
+        "own authority (`edgekit tls show`)",
+    )
+    tls_key: str = key(
+        "",
+        Text("an absolute path", pattern=PATH_PATTERN, max_length=1024),
+        "the private key of `tls_certificate` (PEM); readable for root alone",
+    )
+    tls_client_ca: str = key(
+        "",
+        Text("an absolute path", pattern=PATH_PATTERN, max_length=1024),
+        "authorities (PEM) of which clients of `lan` must show a certificate; empty for no such "
+        "need",
     )
 
 
@@ -124,12 +163,24 @@ def parse_site_config(
     top.take("schema", int)
     tables: Table = {name: read_table(kind, top.table(name, {})) for name, kind in TABLES}
     top.finish()
-    return SiteConfig(**tables)
+    site = SiteConfig(**tables)
+    _check_server(site.server, fail)
+    return site
 
 
-def _migrate(
-    table: Table, found: int, wanted: int, migrations: Mapping[int, Migration]
-) -> Table:
+def _check_server(server: ServerConfig, fail: Callable[[str, str], EdgekitError]) -> None:
+    """What one key of `[server]` asks of another."""
+    if server.listen and not is_loopback(server.listen):
+        raise fail(
+            "must be an address of this host alone; the network connects to `lan`", "server.listen"
+        )
+    if server.lan and not server.lan_clients:
+        raise fail("`lan` needs `lan_clients`: who may connect", "server.lan")
+    if bool(server.tls_certificate) != bool(server.tls_key):
+        raise fail("`tls_certificate` and `tls_key` belong together", "server.tls_certificate")
+
+
+def _migrate(table: Table, found: int, wanted: int, migrations: Mapping[int, Migration]) -> Table:
     for version in range(found, wanted):
         table = migrations[version](table)
     return table

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import ipaddress
 import json
 import logging
 import os
 import secrets
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +20,7 @@ from typing import Any
 
 from edgekit.core.api_keys import parse_keys
 from edgekit.core.appliance import at_site, parse_appliance
+from edgekit.core.config_rules import is_loopback
 from edgekit.core.site_config import SiteConfig
 from edgekit.errors import EdgekitError, FormatError, HostError, PortInUseError, TrustError
 from edgekit.exit_codes import ExitCode
@@ -32,6 +33,7 @@ from edgekit.system.notify import notify, watchdog_interval
 from edgekit.system.site_config import load_site_config
 
 FIRST_INHERITED_FD = 3
+MAX_LISTENERS = 8
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,13 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         site = load_site_config(options.config) if options.config else SiteConfig()
         appliance = at_site(parse_appliance(_read(options.appliance)), site)
         ring = parse_keys(_read(options.keys or _credential("api-keys")))
-        if not ring.keys and not _is_loopback(appliance.listen):
+        sockets = inherited_sockets(os.environ) or [_own_socket(appliance.listen)]
+        served = listeners(sockets, site.server.lan, _credentials(os.environ))
+        if not ring.keys and any(listener.tls for listener in served):
             raise TrustError(
                 "no API key exists, and the API listens beyond this host",
-                where=appliance.listen,
-                hint="edgekit install SET",
+                where=", ".join(map(_address, sockets)),
+                hint="edgekit key add NOTE",
             )
-        sock = inherited_socket(os.environ) or _own_socket(appliance.listen)
         hosts = (*options.allow_host, *site.server.allowed_hosts)
         gateway = Gateway(
             appliance,
@@ -68,23 +71,71 @@ def main(argv: Sequence[str] | None = None) -> int:
     # what start-up made stays: collections then look at requests alone, and do not stop the loop
     gc.collect()
     gc.freeze()
-    asyncio.run(_serve(gateway, sock, options.control))
+    asyncio.run(_serve(gateway, served, options.control))
     return int(ExitCode.OK)
 
 
-def inherited_socket(environment: Mapping[str, str]) -> socket.socket | None:
-    """The listening socket systemd passed (sd_listen_fds(3)), or None when it passed none."""
+def inherited_sockets(environment: Mapping[str, str]) -> list[socket.socket]:
+    """The listening sockets systemd passed (sd_listen_fds(3)); none when it passed none."""
     count, pid = environment.get("LISTEN_FDS", ""), environment.get("LISTEN_PID", "")
-    if not count.isdigit() or int(count) < 1 or (pid and pid != str(os.getpid())):
-        return None
-    return socket.socket(fileno=FIRST_INHERITED_FD)
+    if not count.isdigit() or int(count) > MAX_LISTENERS or (pid and pid != str(os.getpid())):
+        return []
+    first = FIRST_INHERITED_FD
+    return [socket.socket(fileno=number) for number in range(first, first + int(count))]
 
 
-async def _serve(gateway: Gateway, sock: socket.socket, control: Path | None) -> None:
+def listeners(
+    sockets: Sequence[socket.socket], lan: str, credentials: Path | None
+) -> list[Listener]:
+    """How each socket is served: in the clear on this host's own addresses, else with TLS.
+
+    Raises TrustError when an address beyond this host has no certificate.
+    """
+    made = []
+    for sock in sockets:
+        address = _address(sock)
+        if address != lan and is_loopback(address):
+            made.append(Listener(sock))
+            continue
+        if credentials is None or not (credentials / "tls-certificate").exists():
+            raise TrustError(
+                "the API listens beyond this host, and there is no certificate for it",
+                where=address,
+                hint="edgekit config apply",
+            )
+        made.append(Listener(sock, tls_context(credentials)))
+    return made
+
+
+def tls_context(credentials: Path) -> ssl.SSLContext:
+    """TLS 1.2 or newer with the certificate among the credentials. Raises TrustError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(credentials / "tls-certificate", credentials / "tls-key")
+        if (credentials / "tls-client-ca").exists():
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(credentials / "tls-client-ca")
+    except (OSError, ssl.SSLError) as error:
+        raise TrustError(
+            "the certificate, its key or the clients' authorities cannot be used",
+            found=str(error),
+            needed="PEM files that belong together",
+        ) from error
+    return context
+
+
+def _address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _serve(gateway: Gateway, served: list[Listener], control: Path | None) -> None:
     controlled = await listen(control, gateway.replace_keys) if control else None
     pinging = asyncio.create_task(_ping())
     try:
-        await Server(gateway, [Listener(sock)]).serve()
+        await Server(gateway, served).serve()
     finally:
         pinging.cancel()
         with suppress(asyncio.CancelledError):
@@ -131,11 +182,16 @@ def _read(path: Path) -> bytes:
         raise FormatError("cannot read", where=str(path), found=error.strerror) from error
 
 
+def _credentials(environment: Mapping[str, str]) -> Path | None:
+    directory = environment.get("CREDENTIALS_DIRECTORY")
+    return Path(directory) if directory else None
+
+
 def _credential(name: str) -> Path:
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    if not directory:
+    directory = _credentials(os.environ)
+    if directory is None:
         raise FormatError("no API keys file given", needed="--keys or CREDENTIALS_DIRECTORY")
-    return Path(directory) / name
+    return directory / name
 
 
 def _plan(path: Path) -> dict[str, Any]:
@@ -158,14 +214,6 @@ def _hmac_key(environment: Mapping[str, str]) -> bytes:
     if directory:
         return ensure_secret(directory / "audit-hmac.key")
     return secrets.token_bytes(SECRET_BYTES)
-
-
-def _is_loopback(listen: str) -> bool:
-    name, _ = split_host(listen)
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
 
 
 def _own_socket(listen: str) -> socket.socket:

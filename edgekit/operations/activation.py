@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.site_units import site_drop_ins
 from edgekit.operations.host_records import load_appliance, local_key
+from edgekit.operations.tls import ensure_tls
 from edgekit.system import generations, health
 from edgekit.system.services import ForegroundServices, Services, SystemdServices
 from edgekit.system.site_config import load_site_config
@@ -24,9 +25,11 @@ def activate(layout: HostLayout, generation: str, services: Services) -> None:
     if isinstance(services, SystemdServices):
         folder = layout.generation(generation) / "units"
         services.link_units(tuple(sorted(path.name for path in folder.iterdir())))
-        services.write_drop_ins(site_drop_ins(load_site_config(layout.site_config)))
+        services.write_drop_ins(site_drop_ins(load_site_config(layout.site_config), layout.tls))
     generations.switch_current(layout, generation)
-    services.start(load_appliance(layout, generation))
+    appliance = load_appliance(layout, generation)
+    ensure_tls(layout, load_site_config(layout.site_config), appliance)
+    services.start(appliance)
 
 
 def deactivate(layout: HostLayout, services: Services) -> None:

@@ -12,7 +12,13 @@ from edgekit.core.site_config import MAX_CONFIG_BYTES, SiteConfig
 from edgekit.core.site_units import site_drop_ins
 from edgekit.errors import EdgekitError
 from edgekit.operations.activation import check_health, services_for
-from edgekit.operations.host_records import audit_event, keep_config, require_generation
+from edgekit.operations.host_records import (
+    audit_event,
+    keep_config,
+    load_appliance,
+    require_generation,
+)
+from edgekit.operations.tls import ensure_tls
 from edgekit.system.files import (
     durable_write,
     exclusive_lock,
@@ -42,13 +48,13 @@ def apply_config(layout: HostLayout, listener: Listener) -> None:
         audit_event(layout, {"type": "config_begin", "actor": f"uid {os.getuid()}"})
         listener(Started("apply"))
         try:
-            _restart(services, site)
+            _restart(layout, services, site)
             check_health(layout, generation)
         except BaseException:
             listener(Warned("going back to the configuration before"))
             with contextlib.suppress(EdgekitError):
                 _restore(layout)
-                _restart(services, load_site_config(layout.site_config))
+                _restart(layout, services, load_site_config(layout.site_config))
             audit_event(layout, {"type": "config_abort", "actor": f"uid {os.getuid()}"})
             raise
         keep_config(layout)
@@ -56,8 +62,9 @@ def apply_config(layout: HostLayout, listener: Listener) -> None:
         listener(Finished("apply"))
 
 
-def _restart(services: SystemdServices, site: SiteConfig) -> None:
-    services.write_drop_ins(site_drop_ins(site))
+def _restart(layout: HostLayout, services: SystemdServices, site: SiteConfig) -> None:
+    ensure_tls(layout, site, load_appliance(layout, require_generation(layout)))
+    services.write_drop_ins(site_drop_ins(site, layout.tls))
     services.restart_front()
 
 

@@ -38,7 +38,6 @@ from edgekit.core.release import (
 from edgekit.engines.llama_cpp_wheel import build_pack
 from edgekit.engines.pack import BuiltPack, PackFile, tree_files, tree_glibc_floor
 from edgekit.errors import (
-    DiskFullError,
     FormatError,
     IncompatibleHostError,
     RecipeError,
@@ -61,7 +60,6 @@ from edgekit.sources.wheels import fetch_wheels
 from edgekit.system.bundle_set import DraftSet, open_set, verify_draft_set, verify_set
 from edgekit.system.digest_cache import DigestCache
 from edgekit.system.files import (
-    free_bytes,
     fsync_directory,
     read_bounded,
     remove_tree,
@@ -71,13 +69,13 @@ from edgekit.system.freeze import freeze_runtime
 from edgekit.system.set_writer import SetDraft, write_set
 from edgekit.system.signing import PairSigner, load_signer
 from edgekit.system.trust_store import HostTrust
-from edgekit.system.volumes import BlobSource, worker_count
+from edgekit.system.volume_index import VolumeIndex
+from edgekit.system.volume_writer import BlobSource
+from edgekit.system.volumes import worker_count
 from edgekit.system.weights import WeightsHeader, check_weights
 
 RELEASE_YEARS = 5
 MIN_SYSTEMD = 249
-SPACE_RESERVE_BYTES = 128 << 20
-"""Installer, metadata and some room, beside the blobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +145,20 @@ def bundle(options: BundleOptions, listener: Listener) -> BundleResult:
         make_lock(options.recipe, options.cache, listener)
     lock = load_lock(options.recipe, digest)
     _check_signers(signers, roots[-1])
-    gathered = _Gatherer(options, recipe, lock, listener).gather()
+    with DigestCache(options.cache) as digests:
+        gathered = _Gatherer(options, recipe, lock, digests, listener).gather()
+        draft = _draft(
+            options, recipe, lock, gathered, digests, signers=signers, roots=roots,
+            listener=listener,
+        )
+    volumes = VolumeIndex(options.cache)
     work = _new_work_folder(options.out, final.name)
     try:
-        draft = _draft(
-            options, recipe, lock, gathered, signers=signers, roots=roots, listener=listener
-        )
-        _check_space(options.out, draft.manifest)
-        write_set(work, draft, listener)
+        write_set(work, draft, listener, volumes)
         verified = _verify_own(work, roots[0])
         work.rename(final)
         fsync_directory(options.out)
+        volumes.save(final, draft.digest_algorithm)
     except OSError as error:
         raise translate_os_error(error, "writing the set") from error
     finally:
@@ -236,9 +237,15 @@ class _Gatherer:
     """Fetches what a lock names and turns it into the set's parts."""
 
     def __init__(
-        self, options: BundleOptions, recipe: Recipe, lock: Lock, listener: Listener
+        self,
+        options: BundleOptions,
+        recipe: Recipe,
+        lock: Lock,
+        digests: DigestCache,
+        listener: Listener,
     ) -> None:
         self._options = options
+        self._digests = digests
         self._recipe = recipe
         self._lock = lock
         self._listener = listener
@@ -351,7 +358,8 @@ class _Gatherer:
     def _fetch_variant(self, model: str, index: int, variant: Variant) -> dict[RelPath, Path]:
         locked = self._lock.variant(model, index)
         if isinstance(variant.source, FolderSource):
-            return fetch_folder(self._base / variant.source.path, locked.files, self._listener)
+            folder = self._base / variant.source.path
+            return fetch_folder(folder, locked.files, self._digests, self._listener)
         if locked.commit is None:
             raise SourceError(f"lock of {model} has no commit", hint="edgekit lock RECIPE")
         return fetch_hub(
@@ -439,13 +447,14 @@ def _draft(
     recipe: Recipe,
     lock: Lock,
     gathered: _Gathered,
+    digests: DigestCache,
     *,
     signers: tuple[PairSigner, ...],
     roots: tuple[trust.TrustedRoot, ...],
     listener: Listener,
 ) -> SetDraft:
     """Hash every part and decide the set; nothing is written."""
-    entries, blobs = _hash_parts(gathered.parts, options.cache, listener)
+    entries, blobs = _hash_parts(gathered.parts, BlobCache(options.cache), digests, listener)
     manifest = Manifest(
         name=recipe.name,
         version=recipe.version,
@@ -494,7 +503,7 @@ def _draft(
 
 
 def _hash_parts(
-    parts: tuple[_Part, ...], cache: Path, listener: Listener
+    parts: tuple[_Part, ...], cache: BlobCache, digests: DigestCache, listener: Listener
 ) -> tuple[tuple[Entry, ...], tuple[BlobSource, ...]]:
     """Entries for the manifest, and the distinct blobs in the order they are laid out.
 
@@ -503,26 +512,14 @@ def _hash_parts(
     listener(Started("hash", None))
     entries = []
     blobs: dict[Digest, BlobSource] = {}
-    with DigestCache(cache) as digests, ThreadPoolExecutor(worker_count()) as pool:
-        hashed = pool.map(digests.digest, [part.source for part in parts])
-    for part, (digest, size) in zip(parts, hashed, strict=True):
-        entries.append(Entry(part.path, part.role, size, digest, part.executable))
-        blobs.setdefault(digest, BlobSource(digest, size, part.source))
+    with ThreadPoolExecutor(worker_count()) as pool:
+        hashed = pool.map(digests.digests, [part.source for part in parts])
+    for part, found in zip(parts, hashed, strict=True):
+        cache.confirm(part.source, found.sha256)
+        entries.append(Entry(part.path, part.role, found.size, found.sha384, part.executable))
+        blobs.setdefault(found.sha384, BlobSource(found.sha384, found.size, part.source))
     listener(Finished("hash", f"{len(entries)} files"))
     return tuple(entries), tuple(blobs.values())
-
-
-def _check_space(out: Path, manifest: Manifest) -> None:
-    needed = manifest.total_bytes() + SPACE_RESERVE_BYTES
-    found = free_bytes(out)
-    if found < needed:
-        raise DiskFullError(
-            "not enough free disk for the set",
-            where=str(out),
-            needed=f"{needed >> 20} MiB",
-            found=f"{found >> 20} MiB",
-            hint="df -h",
-        )
 
 
 def _created() -> int:

@@ -27,6 +27,7 @@ from edgekit.sources.folder import lock_folder
 from edgekit.sources.hub import lock_hub
 from edgekit.sources.images import lock_image
 from edgekit.sources.wheels import lock_wheels
+from edgekit.system.digest_cache import DigestCache
 from edgekit.system.files import durable_write, read_bounded
 
 
@@ -66,13 +67,15 @@ def make_lock(recipe_path: Path, cache_dir: Path, listener: Listener) -> Lock:
     recipe, digest = load_recipe(recipe_path)
     cache = BlobCache(cache_dir)
     base = recipe_path.resolve().parent
-    lock = Lock(
-        recipe=digest,
-        variants=tuple(
-            _lock_variant(model.name, index, variant, base, cache, listener)
+    with DigestCache(cache_dir) as digests:
+        variants = tuple(
+            _lock_variant(model.name, index, variant, base, cache, digests, listener)
             for model in recipe.models
             for index, variant in enumerate(model.variants)
-        ),
+        )
+    lock = Lock(
+        recipe=digest,
+        variants=variants,
         wheelhouses=_lock_wheelhouses(recipe, cache, listener),
         images=tuple(
             lock_image(image.name, image.reference, recipe.target, listener)
@@ -84,12 +87,18 @@ def make_lock(recipe_path: Path, cache_dir: Path, listener: Listener) -> Lock:
 
 
 def _lock_variant(
-    model: str, index: int, variant: Variant, base: Path, cache: BlobCache, listener: Listener
+    model: str,
+    index: int,
+    variant: Variant,
+    base: Path,
+    cache: BlobCache,
+    digests: DigestCache,
+    listener: Listener,
 ) -> LockedVariant:
     source = variant.source
     if isinstance(source, FolderSource):
         return LockedVariant(
-            model, index, None, lock_folder(base / source.path, variant.files, listener)
+            model, index, None, lock_folder(base / source.path, variant.files, digests, listener)
         )
     commit, files = lock_hub(source.repository, source.revision, variant.files, cache, listener)
     return LockedVariant(model, index, commit, files)

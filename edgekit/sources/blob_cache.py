@@ -92,6 +92,17 @@ class BlobCache:
         path.unlink(missing_ok=True)
         return False
 
+    def confirm(self, path: Path, found: Digest) -> None:
+        """Compare what a file turned out to be with its name, if it is a blob of this cache.
+
+        Raises SourceDigestError for one that rotted, after removing it.
+        """
+        if path.is_relative_to(self._blobs) and path.name != found.value:
+            path.unlink(missing_ok=True)
+            raise SourceDigestError("a file in the cache rotted, and was removed", where=str(path),
+                                    found=str(found), needed=f"{ALGORITHM}:{path.name}",
+                                    hint="run the same command again; it is fetched anew")
+
     def remove(self, digest: Digest) -> None:
         """Forget a blob; absent is fine."""
         with _translated("removing a blob"):

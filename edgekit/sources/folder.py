@@ -8,40 +8,46 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from edgekit.core.digest import Digest
 from edgekit.core.events import Advanced, Finished, Listener, Started, ignore_events
 from edgekit.core.lock import LockedFile
 from edgekit.core.names import RelPath
 from edgekit.errors import RefusedContentError, SourceDigestError, SourceError
-from edgekit.sources.blob_cache import hash_file
 from edgekit.sources.content import check_stored_weights
-from edgekit.system.files import translate_os_error
+from edgekit.system.digest_cache import DigestCache
+from edgekit.system.volumes import worker_count
 
 
 def lock_folder(
-    base: Path, files: Iterable[RelPath], listener: Listener = ignore_events
+    base: Path, files: Iterable[RelPath], digests: DigestCache,
+    listener: Listener = ignore_events,
 ) -> tuple[LockedFile, ...]:
     """Size and SHA-256 of each named file below `base`, in the order given.
 
-    Raises SourceError for a missing file, RefusedContentError for content edgekit does not carry or
-    a link that leaves the folder.
+    Files that did not change since `digests` saw them are not read. Raises SourceError for a
+    missing file, RefusedContentError for content edgekit does not carry or a link that leaves the
+    folder.
     """
-    return tuple(_lock_file(base, path, listener) for path in files)
+    with ThreadPoolExecutor(worker_count()) as pool:
+        return tuple(pool.map(lambda path: _lock_file(base, path, digests, listener), files))
 
 
 def fetch_folder(
-    base: Path, locked: Iterable[LockedFile], listener: Listener = ignore_events
+    base: Path, locked: Iterable[LockedFile], digests: DigestCache,
+    listener: Listener = ignore_events,
 ) -> dict[RelPath, Path]:
-    """Where each locked file is, after hashing all of its bytes.
+    """Where each locked file is, after its bytes were found to be the locked ones.
 
-    Raises SourceDigestError naming a file that is no longer what was locked. The files stay where
-    they are: whoever reads them later must hash them again while reading.
+    Files that did not change since `digests` saw them are not read. Raises SourceDigestError naming
+    a file that is no longer what was locked. The files stay where they are: whoever reads them
+    later must hash them again while reading.
     """
+    files = tuple(locked)
     found = {}
-    for file in locked:
-        now = _lock_file(base, file.path, listener)
+    current = lock_folder(base, (file.path for file in files), digests, listener)
+    for file, now in zip(files, current, strict=True):
         if now != file:
             raise SourceDigestError(
                 f"{file.path} changed since the lock was made", where=str(file.path),
@@ -52,22 +58,16 @@ def fetch_folder(
     return found
 
 
-def _lock_file(base: Path, path: RelPath, listener: Listener) -> LockedFile:
+def _lock_file(
+    base: Path, path: RelPath, digests: DigestCache, listener: Listener
+) -> LockedFile:
     place = _find(base, path)
     check_stored_weights(path, place)
-    digest, size = _hash(path, place, listener)
-    return LockedFile(path, size, digest)
-
-
-def _hash(path: RelPath, place: Path, listener: Listener) -> tuple[Digest, int]:
     task = f"hash {path}"
-    try:
-        listener(Started(task, place.stat().st_size))
-        result = hash_file(place, lambda chunk: listener(Advanced(task, len(chunk))))
-    except OSError as error:
-        raise translate_os_error(error, f"reading {path}") from error
+    listener(Started(task, place.stat().st_size))
+    found = digests.digests(place, lambda count: listener(Advanced(task, count)))
     listener(Finished(task))
-    return result
+    return LockedFile(path, found.size, found.sha256)
 
 
 def _find(base: Path, path: RelPath) -> Path:

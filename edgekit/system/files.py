@@ -18,6 +18,7 @@ from pathlib import Path
 
 from edgekit.errors import BusyError, DiskFullError, EdgekitError, HostError, PrivilegeError
 
+READ_BYTES = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -162,6 +163,19 @@ def file_system_of(path: Path) -> int:
     return existing.stat().st_dev
 
 
+def check_room(path: Path, needed: int, what: str) -> None:
+    """Refuse when fewer than `needed` bytes are free where `path` is. Raises DiskFullError."""
+    found = free_bytes(path)
+    if found < needed:
+        raise DiskFullError(
+            f"not enough free disk for {what}",
+            where=str(path),
+            needed=f"{needed >> 20} MiB",
+            found=f"{found >> 20} MiB",
+            hint="df -h",
+        )
+
+
 @contextmanager
 def usual_umask() -> Iterator[None]:
     """022 for the length of the block: daemons must read what root makes, whatever root's umask.
@@ -214,14 +228,17 @@ def read_bounded(path: Path, max_bytes: int, what: str) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise HostError(f"{what} is not a regular file", where=str(path))
-            data = file.read(max_bytes + 1)
+            data = bytearray()
+            # In pieces: one read would take memory for the limit, however small the file is.
+            while len(data) <= max_bytes and (piece := file.read(READ_BYTES)):
+                data += piece
     except OSError as error:
         raise translate_os_error(error, f"reading {what}") from error
     if len(data) > max_bytes:
         raise HostError(
             f"{what} is too large", where=str(path), needed=f"at most {max_bytes} bytes"
         )
-    return data
+    return bytes(data)
 
 
 def remove_tree(path: Path) -> None:

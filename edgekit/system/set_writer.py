@@ -30,7 +30,8 @@ from edgekit.system.bundle_set import expected_sums, open_set, verify_set
 from edgekit.system.files import durable_write, read_bounded
 from edgekit.system.signing import PairSigner, sign_payload
 from edgekit.system.trust_store import HostTrust
-from edgekit.system.volumes import BlobSource, write_volumes
+from edgekit.system.volume_index import VolumeIndex
+from edgekit.system.volume_writer import BlobSource, write_volumes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,13 @@ class SetDraft:
     build: provenance.Build | None = None
 
 
-def write_set(folder: Path, draft: SetDraft, listener: Listener) -> None:
-    """Write every file of the set into an empty folder.
+def write_set(
+    folder: Path, draft: SetDraft, listener: Listener, index: VolumeIndex | None = None
+) -> None:
+    """Write every file of the set into an empty folder; volumes `index` knows are linked.
 
-    Raises DiskFullError, PrivilegeError or HostError, FormatError for volumes smaller than a block.
+    Raises SourceDigestError for a source that changed, DiskFullError, PrivilegeError or HostError,
+    FormatError for volumes smaller than a block.
     The caller owns the folder and removes it on failure.
     """
     block_multiple = draft.volume_bytes // BLOCK_BYTES * BLOCK_BYTES
@@ -72,7 +76,13 @@ def write_set(folder: Path, draft: SetDraft, listener: Listener) -> None:
         [(blob.digest, blob.size) for blob in draft.blobs], volume_bytes=block_multiple
     )
     table = write_volumes(
-        folder, draft.blobs, sizes, extents, algorithm=draft.digest_algorithm, listener=listener
+        folder,
+        draft.blobs,
+        sizes,
+        extents,
+        algorithm=draft.digest_algorithm,
+        listener=listener,
+        index=index,
     )
     write_documents(folder, draft, table)
 

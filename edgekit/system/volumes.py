@@ -1,8 +1,8 @@
-"""Volumes in and out: blocks are hashed by all cores while bytes stream, memory stays flat.
+"""Reading volumes (step V7): blocks are hashed by all cores while bytes stream, memory stays flat.
 
-Writing: blobs are read once, written once and hashed on the way. Reading (step V7): every block is
-read exactly once, hashed in memory, and only then handed on, so a medium that answers differently
-the second time has no second time (invariant I2).
+Every block is read exactly once, hashed in memory, and only then handed on, so a medium that
+answers differently the second time has no second time (invariant I2). Writing is in
+`volume_writer.py`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -20,9 +20,9 @@ from queue import SimpleQueue
 
 from edgekit.core.digest import Digest, new_hasher
 from edgekit.core.events import Advanced, Finished, Listener, Started
-from edgekit.core.release import BLOCK_BYTES, Extent, Volume, VolumeTable, volume_name
-from edgekit.errors import DigestError, HostError
-from edgekit.system.files import fsync_directory, pwrite_all, translate_os_error
+from edgekit.core.release import VolumeTable
+from edgekit.errors import DigestError
+from edgekit.system.files import pwrite_all, translate_os_error
 
 SLICE_BYTES = 256 << 10
 """SHA-256 was seen to run half as fast again over slices that stay in the processor's cache."""
@@ -97,130 +97,6 @@ class _Buffers:
         finally:
             self.give_back(buffer)
 
-
-# ---------------------------------------------------------------------------------------- writing
-
-
-@dataclass(frozen=True, slots=True)
-class BlobSource:
-    """A blob to be written: its digest (already known), size in bytes and where its bytes are."""
-
-    digest: Digest
-    size: int
-    path: Path
-
-
-def write_volumes(
-    directory: Path,
-    blobs: Sequence[BlobSource],
-    sizes: Sequence[int],
-    extents: dict[Digest, tuple[Extent, ...]],
-    *,
-    algorithm: str,
-    listener: Listener,
-) -> VolumeTable:
-    """Write the volumes of a set into `directory` and return their table.
-
-    Volumes are written in order, their blocks hashed by all cores. Raises DiskFullError or
-    HostError; the caller owns `directory` and removes it on failure.
-    """
-    listener(Started("write volumes", sum(sizes)))
-    volumes = []
-    for index, size in enumerate(sizes):
-        pieces = _pieces_of_volume(index, blobs, extents)
-        volumes.append(_write_volume(directory, index, size, pieces, algorithm, listener))
-    try:
-        fsync_directory(directory)
-    except OSError as error:
-        raise translate_os_error(error, "writing volumes") from error
-    listener(Finished("write volumes", f"{len(volumes)} volumes"))
-    table = tuple((blob.digest, extents[blob.digest]) for blob in blobs)
-    return VolumeTable(algorithm, BLOCK_BYTES, tuple(volumes), table)
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    path: Path
-    start: int
-    length: int
-
-
-def _pieces_of_volume(
-    index: int, blobs: Sequence[BlobSource], extents: dict[Digest, tuple[Extent, ...]]
-) -> list[_Piece]:
-    """What goes into a volume, in order of offset: runs of source files."""
-    pieces = []
-    for blob in blobs:
-        start = 0
-        for extent in extents[blob.digest]:
-            if extent.volume == index:
-                pieces.append(_Piece(blob.path, start, extent.length))
-            start += extent.length
-    return pieces
-
-
-def _write_volume(
-    directory: Path,
-    index: int,
-    size: int,
-    pieces: list[_Piece],
-    algorithm: str,
-    listener: Listener,
-) -> Volume:
-    name = volume_name(index)
-    whole = new_hasher("sha384")
-    blocks: list[Future[str]] = []
-    buffers = _Buffers(2 * worker_count() + 1, BLOCK_BYTES)
-
-    def finish(buffer: bytearray, view: memoryview, block: Future[str]) -> str:
-        """The volume's own digest takes the blocks in order; then the buffer is free again."""
-        try:
-            whole.update(view)
-            return block.result()
-        finally:
-            buffers.give_back(buffer)
-
-    try:
-        with (
-            (directory / name).open("wb", buffering=0) as out,
-            ThreadPoolExecutor(worker_count()) as pool,
-            ThreadPoolExecutor(1) as whole_pool,
-        ):
-            for buffer, length in _filled_blocks(pieces, buffers):
-                view = memoryview(buffer)[:length]
-                block = pool.submit(hash_view, view, algorithm)
-                blocks.append(whole_pool.submit(finish, buffer, view, block))
-                # A buffer that is free again early is still safe: only this thread refills it.
-                write_out(out.fileno(), view, (len(blocks) - 1) * BLOCK_BYTES)
-                listener(Advanced("write volumes", length))
-            os.fsync(out.fileno())
-    except OSError as error:
-        raise translate_os_error(error, f"writing {name}") from error
-    digests = tuple(future.result() for future in blocks)
-    return Volume(name, size, Digest("sha384", whole.hexdigest()), digests)
-
-
-def _filled_blocks(pieces: list[_Piece], buffers: _Buffers) -> Iterator[tuple[bytearray, int]]:
-    """The volume's bytes in borrowed block buffers; every source is opened once, read in order."""
-    buffer, filled = buffers.take(), 0
-    for piece in pieces:
-        with piece.path.open("rb", buffering=0) as file:
-            file.seek(piece.start)
-            left = piece.length
-            while left:
-                count = file.readinto(memoryview(buffer)[filled : filled + left])
-                if not count:
-                    raise HostError("a file became shorter while bundling", where=str(piece.path))
-                filled += count
-                left -= count
-                if filled == BLOCK_BYTES:
-                    yield buffer, filled
-                    buffer, filled = buffers.take(), 0
-    if filled:
-        yield buffer, filled
-
-
-# ---------------------------------------------------------------------------------------- reading
 
 Sink = Callable[[int, int, memoryview], None]
 """Receives (volume index, offset, verified bytes), from several threads, each byte once."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack
-from edgekit.core.layout import plan_layout
+from edgekit.core.layout import content_key, plan_layout, volume_pieces
 from edgekit.core.lock import (
     Lock,
     LockedBlob,
@@ -44,6 +46,7 @@ from edgekit.errors import FormatError
 
 SIZES = st.lists(st.integers(0, 70), max_size=40)
 VOLUME_BYTES = st.integers(1, 32)
+LARGE_BYTES = st.integers(1, 90)
 
 
 def named(number: int) -> Digest:
@@ -51,13 +54,15 @@ def named(number: int) -> Digest:
     return Digest.of(str(number).encode())
 
 
-@given(SIZES, VOLUME_BYTES)
+@given(SIZES, VOLUME_BYTES, LARGE_BYTES)
 def test_every_byte_of_every_volume_belongs_to_exactly_one_blob(
-    blobs: list[int], volume_bytes: int
+    blobs: list[int], volume_bytes: int, large_bytes: int
 ) -> None:
     sizes, extents = plan_layout(
-        [(named(number), size) for number, size in enumerate(blobs)], volume_bytes=volume_bytes
+        [(named(number), size) for number, size in enumerate(blobs)],
+        volume_bytes=volume_bytes, large_bytes=large_bytes,
     )
+    assert list(extents) == [named(number) for number in range(len(blobs))]
     owned = [[0] * size for size in sizes]
     for number, size in enumerate(blobs):
         runs = extents[named(number)]
@@ -68,32 +73,63 @@ def test_every_byte_of_every_volume_belongs_to_exactly_one_blob(
     assert all(count == 1 for volume in owned for count in volume)
 
 
-@given(SIZES, VOLUME_BYTES)
-def test_all_volumes_but_the_last_are_full_and_none_is_empty(
-    blobs: list[int], volume_bytes: int
+@given(SIZES, VOLUME_BYTES, LARGE_BYTES)
+def test_small_blobs_share_full_volumes_and_each_large_one_has_its_own(
+    blobs: list[int], volume_bytes: int, large_bytes: int
 ) -> None:
-    sizes, _ = plan_layout(
-        [(named(number), size) for number, size in enumerate(blobs)], volume_bytes=volume_bytes
+    sizes, extents = plan_layout(
+        [(named(number), size) for number, size in enumerate(blobs)],
+        volume_bytes=volume_bytes, large_bytes=large_bytes,
     )
     assert sum(sizes) == sum(blobs)
-    assert all(size == volume_bytes for size in sizes[:-1])
     assert all(0 < size <= volume_bytes for size in sizes)
+    small = sum(size for size in blobs if size < large_bytes)
+    shared = -(-small // volume_bytes)
+    assert all(size == volume_bytes for size in sizes[: max(0, shared - 1)])
+    owners: dict[int, set[int]] = {}
+    for number, size in enumerate(blobs):
+        for run in extents[named(number)]:
+            assert (run.volume < shared) == (size < large_bytes)
+            owners.setdefault(run.volume, set()).add(number)
+    assert all(len(owners[volume]) == 1 for volume in range(shared, len(sizes)))
 
 
-@given(SIZES, VOLUME_BYTES)
-def test_concatenated_volumes_are_concatenated_blobs(blobs: list[int], volume_bytes: int) -> None:
-    contents = [bytes([number % 251]) * size for number, size in enumerate(blobs)]
+@given(SIZES, VOLUME_BYTES, LARGE_BYTES)
+def test_concatenated_pieces_are_the_blobs_again(
+    blobs: list[int], volume_bytes: int, large_bytes: int
+) -> None:
+    contents = {named(n): os.urandom(size) for n, size in enumerate(blobs)}
     sizes, extents = plan_layout(
-        [(named(number), size) for number, size in enumerate(blobs)], volume_bytes=volume_bytes
+        [(digest, len(data)) for digest, data in contents.items()],
+        volume_bytes=volume_bytes, large_bytes=large_bytes,
     )
-    whole = b"".join(contents)
-    starts = [sum(sizes[:index]) for index in range(len(sizes))]
-    for number, content in enumerate(contents):
-        parts = [
-            whole[starts[run.volume] + run.offset :][: run.length]
-            for run in extents[named(number)]
-        ]
-        assert b"".join(parts) == content
+    volumes = [
+        b"".join(contents[p.digest][p.start : p.start + p.length] for p in pieces)
+        for pieces in volume_pieces(extents, len(sizes))
+    ]
+    assert [len(volume) for volume in volumes] == sizes
+    for digest, data in contents.items():
+        runs = [volumes[r.volume][r.offset : r.offset + r.length] for r in extents[digest]]
+        assert b"".join(runs) == data
+
+
+@given(SIZES, VOLUME_BYTES, LARGE_BYTES, st.integers(0, 69))
+def test_a_small_blob_that_changes_leaves_the_volumes_of_large_ones_as_they_are(
+    blobs: list[int], volume_bytes: int, large_bytes: int, other: int
+) -> None:
+    def keys(small: int) -> set[str]:
+        """Content keys of the volumes that hold a large blob, beside a small one of this size."""
+        named_sizes = [(named(-1 - small), small), *((named(n), s) for n, s in enumerate(blobs))]
+        sizes, extents = plan_layout(
+            named_sizes, volume_bytes=volume_bytes, large_bytes=large_bytes
+        )
+        large = {digest for digest, size in named_sizes if size >= large_bytes}
+        return {
+            content_key(pieces, "sha384")
+            for pieces in volume_pieces(extents, len(sizes)) if pieces[0].digest in large
+        }
+
+    assert keys(0) == keys(min(other, large_bytes - 1))
 
 
 @given(st.lists(st.integers(0, 5), max_size=30))

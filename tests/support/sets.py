@@ -29,7 +29,8 @@ from edgekit.system.bundle_set import VerifiedSet, open_set, verify_set
 from edgekit.system.set_writer import SetDraft, write_set
 from edgekit.system.signing import PairSigner, sign_payload
 from edgekit.system.trust_store import HostTrust
-from edgekit.system.volumes import BlobSource, hash_file
+from edgekit.system.volume_writer import BlobSource
+from edgekit.system.volumes import hash_file
 
 EXPIRES = "2036-01-01T00:00:00Z"
 ANY_HOST = Requirements("x86_64", (2, 17), (), 0)

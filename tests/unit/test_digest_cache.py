@@ -13,9 +13,10 @@ import pytest
 
 from edgekit.core.digest import Digest
 from edgekit.errors import HostError
-from edgekit.system.digest_cache import DigestCache
+from edgekit.system.digest_cache import DigestCache, FileDigests
 
 OTHER = Digest.of(b"a digest no file has, so that an answer from the cache can be told")
+SHA256 = Digest.of(b"", "sha256")
 
 
 def aged(path: Path, data: bytes, seconds: float = 10) -> Path:
@@ -26,24 +27,36 @@ def aged(path: Path, data: bytes, seconds: float = 10) -> Path:
     return path
 
 
-def entry(path: Path, digest: Digest) -> list[object]:
+def entry(path: Path, digest: Digest, sha256: Digest = SHA256) -> list[object]:
     status = path.stat()
     return [
         status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, digest.value,
+        sha256.value,
     ]
 
 
 def remember(folder: Path, path: Path, digest: Digest) -> None:
     """A cache file as an earlier run would have left it."""
-    table = {"format": 1, "files": {str(path): entry(path, digest)}}
+    table = {"format": 2, "files": {str(path): entry(path, digest)}}
     (folder / "digests.json").write_text(json.dumps(table))
 
 
 def digest_of(folder: Path, path: Path) -> Digest:
     with DigestCache(folder) as cache:
-        found, size = cache.digest(path)
-    assert size == path.stat().st_size
-    return found
+        found = cache.digests(path)
+    assert found.size == path.stat().st_size
+    return found.sha384
+
+
+@pytest.mark.parametrize("size", [0, 1, 64 << 10, (1 << 20) + 1, (5 << 20) + 17])
+def test_one_read_gives_both_digests_and_tells_of_every_byte(tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    (tmp_path / "a").write_bytes(data)
+    told: list[int] = []
+    with DigestCache(tmp_path) as cache:
+        found = cache.digests(tmp_path / "a", told.append)
+    assert found == FileDigests(size, Digest.of(data), Digest.of(data, "sha256"))
+    assert sum(told) == size
 
 
 def test_an_unknown_file_is_hashed(tmp_path: Path) -> None:
@@ -62,7 +75,9 @@ def test_what_was_hashed_is_remembered_by_the_next_run(tmp_path: Path) -> None:
     time.sleep(2.1)  # the change time cannot be set, only waited for
     assert digest_of(tmp_path, path) == Digest.of(b"hello")
     files = json.loads((tmp_path / "digests.json").read_bytes())["files"]
-    assert files == {str(path): entry(path, Digest.of(b"hello"))}
+    assert files == {
+        str(path): entry(path, Digest.of(b"hello"), Digest.of(b"hello", "sha256"))
+    }
     remember(tmp_path, path, OTHER)
     assert digest_of(tmp_path, path) == OTHER
 
@@ -112,7 +127,7 @@ def test_files_that_are_gone_are_forgotten(tmp_path: Path) -> None:
     gone, stays = aged(tmp_path / "gone", b"1"), aged(tmp_path / "stays", b"2")
     time.sleep(2.1)
     with DigestCache(tmp_path) as cache:
-        cache.digest(gone)
+        cache.digests(gone)
     gone.unlink()
     digest_of(tmp_path, stays)
     assert list(json.loads((tmp_path / "digests.json").read_bytes())["files"]) == [str(stays)]
@@ -122,9 +137,9 @@ def test_a_file_that_is_absent_is_an_error_and_the_others_are_kept(tmp_path: Pat
     path = aged(tmp_path / "a", b"hello")
     time.sleep(2.1)
     with DigestCache(tmp_path) as cache:
-        cache.digest(path)
+        cache.digests(path)
         with pytest.raises(HostError):
-            cache.digest(tmp_path / "absent")
+            cache.digests(tmp_path / "absent")
     assert (tmp_path / "digests.json").exists()
 
 
@@ -146,12 +161,14 @@ BROKEN: dict[str, Callable[[str], str]] = {
     "truncated": truncated,
     "a list": lambda _: "[]",
     "nothing in it": lambda _: "{}",
-    "another format": changed(lambda table: table.update(format=2)),
+    "the first format": changed(lambda table: table.update(format=1)),
     "files of text": changed(lambda table: table.update(files="x")),
     "entry of text": changed(lambda table: table["files"].update(x="x")),
     "entry too short": changed(lambda table: table["files"].update(x=[1])),
-    "size of text": changed(lambda table: table["files"].update(x=["1", 1, 1, 1, "0" * 96])),
-    "digest too short": changed(lambda table: table["files"].update(x=[1, 1, 1, 1, "00"])),
+    "size of text": changed(
+        lambda table: table["files"].update(x=["1", 1, 1, 1, "0" * 96, "0" * 64])),
+    "digest too short": changed(
+        lambda table: table["files"].update(x=[1, 1, 1, 1, "0" * 96, "00"])),
     "nested too deep": lambda _: "[" * 200_000,
 }
 

@@ -12,6 +12,7 @@ from edgekit.core.names import RelPath
 from edgekit.errors import EdgekitError, RefusedContentError
 from edgekit.exit_codes import ExitCode
 from edgekit.sources.folder import fetch_folder, lock_folder
+from edgekit.system.digest_cache import DigestCache
 from edgekit.system.weights import WeightsHeader, check_weights
 from tests.support.hostile_models import gguf, good_folder, hostile_models
 
@@ -25,7 +26,8 @@ def written(folder: Path, files: dict[str, bytes]) -> dict[RelPath, Path]:
 
 def bundled(folder: Path, format_: str, files: dict[RelPath, Path]) -> WeightsHeader:
     """What `edgekit lock` and `edgekit bundle` do with a folder of weights."""
-    fetched = fetch_folder(folder, lock_folder(folder, files))
+    with DigestCache(folder.parent) as digests:
+        fetched = fetch_folder(folder, lock_folder(folder, files, digests), digests)
     return check_weights(format_, dict(sorted(fetched.items())))
 
 
@@ -82,5 +84,5 @@ def test_links_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
     outside.write_bytes(gguf())
     (tmp_path / "in").mkdir()
     (tmp_path / "in/m.gguf").symlink_to(outside)
-    with pytest.raises(RefusedContentError):
-        lock_folder(tmp_path / "in", [RelPath("m.gguf")])
+    with pytest.raises(RefusedContentError), DigestCache(tmp_path) as digests:
+        lock_folder(tmp_path / "in", [RelPath("m.gguf")], digests)

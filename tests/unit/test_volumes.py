@@ -20,19 +20,20 @@ from edgekit.core.layout import plan_layout
 from edgekit.core.release import (
     BLOCK_BYTES,
     MAX_VOLUME_BYTES,
-    Extent,
     Volume,
     VolumeTable,
     encode_manifest,
     encode_volume_table,
     parse_manifest,
     parse_volume_table,
+    volume_name,
 )
 from edgekit.core.strict_json import encode_canonical
 from edgekit.errors import DigestError, DiskFullError, EdgekitError, FormatError
 from edgekit.system.blob_store import copy_blobs, discard_staging, present_blobs
 from edgekit.system.bundle_set import VerifiedSet
-from edgekit.system.volumes import BlobSink, BlobSource, hash_view, read_volumes, write_volumes
+from edgekit.system.volume_writer import BlobSource, write_volumes
+from edgekit.system.volumes import BlobSink, hash_view, read_volumes
 from tests.support.sets import Hole, SetBuilder, damaged, quiet, verify
 from tests.support.tiny_disk import tiny_disk
 
@@ -404,7 +405,8 @@ from pathlib import Path
 from edgekit.core.digest import Digest
 from edgekit.core.layout import plan_layout
 from edgekit.core.release import BLOCK_BYTES, Volume, VolumeTable, volume_name
-from edgekit.system.volumes import BlobSource, hash_view, read_volumes, write_volumes
+from edgekit.system.volume_writer import BlobSource, write_volumes
+from edgekit.system.volumes import hash_file, hash_view, read_volumes
 
 def mib(field):  # not getrusage: its peak is inherited from the process that started this one
     text = Path("/proc/self/status").read_text()
@@ -412,6 +414,8 @@ def mib(field):  # not getrusage: its peak is inherited from the process that st
 
 folder, what, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 digest = Digest.of(b"any name will do")
+if what == "write":
+    digest = hash_file(folder / "source", "sha384")[0]
 sizes, extents = plan_layout([(digest, size)], volume_bytes=3000 << 20)
 block = hash_view(memoryview(bytes(BLOCK_BYTES)), "sha384")
 before = mib("VmRSS")
@@ -461,34 +465,45 @@ def test_writing_takes_less_than_256_mebibytes_whatever_the_size(tmp_path: Path)
     assert peaks[1] <= peaks[0] + 64
 
 
-def test_a_blob_above_four_gibibytes_keeps_its_offsets(tmp_path: Path) -> None:
-    """Two full volumes and a bit: the last bytes land where they belong, beyond 2^32."""
-    tail, head = b"the tail", b"h" * 512
+@pytest.mark.parametrize("gibibytes", [2, 4, 8])
+def test_a_blob_keeps_its_offsets_beyond(tmp_path: Path, gibibytes: int) -> None:
+    """Bytes that begin exactly at the power of two are found in their volume, and land there."""
+    tail, head = os.urandom(9), b"h" * 512
     full = MAX_VOLUME_BYTES // BLOCK_BYTES * BLOCK_BYTES
-    size = 2 * full + len(tail)
+    start = gibibytes << 30
     digest, other = Digest.of(b"a name"), Digest.of(head)
     zeros = hash_view(memoryview(bytes(BLOCK_BYTES)), "sha384")
-    sizes, extents = plan_layout([(digest, size), (other, len(head))], volume_bytes=full)
-    assert extents[digest][-1] == Extent(2, 0, len(tail))
-    blocks = full // BLOCK_BYTES
-    last = Digest.of(tail + head).value
-    table = VolumeTable("sha384", BLOCK_BYTES, (
-        Volume("vol-0001.ekv", full, digest, (zeros,) * blocks),
-        Volume("vol-0002.ekv", full, digest, (zeros,) * blocks),
-        Volume("vol-0003.ekv", sizes[2], digest, (last,)),
-    ), ((digest, extents[digest]), (other, extents[other])))
+    sizes, extents = plan_layout(
+        [(digest, start + len(tail)), (other, len(head))], volume_bytes=full, large_bytes=1 << 60
+    )
+    volumes = []
+    for number, size in enumerate(sizes):
+        blocks = [zeros] * (size // BLOCK_BYTES)
+        path = tmp_path / volume_name(number)
+        with path.open("wb") as file:
+            file.truncate(size)
+            if number == len(sizes) - 1:
+                blocks.append(Digest.of(tail + head).value)
+                file.seek(size - len(tail + head))
+                file.write(tail + head)
+        volumes.append(Volume(path.name, size, digest, tuple(blocks)))
+    table = VolumeTable("sha384", BLOCK_BYTES, tuple(volumes), tuple(extents.items()))
     assert parse_volume_table(encode_volume_table(table)) == table
-    for volume in table.volumes:
-        with (tmp_path / volume.name).open("wb") as file:
-            file.truncate(volume.size)
-    (tmp_path / "vol-0003.ekv").write_bytes(tail + head)
     sink = BlobSink(tmp_path, table, frozenset({digest, other}))
-    read_volumes(table, lambda index: tmp_path / table.volumes[index].name,
-                 wanted=frozenset({other}), sink=sink, listener=quiet, task="copy")
+    read = read_volumes(table, lambda index: tmp_path / table.volumes[index].name,
+                        wanted=frozenset({other}), sink=sink, listener=quiet, task="copy")
     sink.close()
+    assert read == len(tail + head)
     part = tmp_path / f"{digest.value}.part"
-    assert part.stat().st_size == size > 1 << 32
+    assert part.stat().st_size == start + len(tail)
     with part.open("rb") as file:
-        file.seek(2 * full)
+        file.seek(start)
         assert file.read() == tail
     assert (tmp_path / other.value).read_bytes() == head
+    last = tmp_path / volume_name(len(sizes) - 1)
+    with damaged(last, sizes[-1] - 1), pytest.raises(DigestError) as caught:
+        read_volumes(table, lambda index: tmp_path / table.volumes[index].name,
+                     wanted=frozenset({other}), sink=None, listener=quiet, task="copy")
+    first = sizes[-1] - len(tail + head)
+    assert f"block {first // BLOCK_BYTES}, bytes {first} to {sizes[-1] - 1}" in str(
+        caught.value.where)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NAMES = ["verify_and_copy", "verify_only", "write_volumes", "rebuild_unchanged", "start_up"]
+NAMES = ["verify_and_copy", "verify_only", "write_volumes", "rebuild_unchanged", "peak_memory",
+         "start_up"]
 
 
 def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from edgekit.core.signers import load_public_key
 from edgekit.core.sshsig import allowed_signer
 from tests.support.appliance import DemoSet
+from tests.support.newer_openssl import CannotFetchError, lend_newer_openssl
 from tests.support.sets import RootBuilder, SetBuilder, damaged, signer
 from tools.sealed_host import build_rootfs, default_cache_dir, missing_requirements
 from tools.sealed_resources import private_namespaces
@@ -102,12 +103,26 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    yield from _machine(tmp_path_factory.mktemp("stranger"))
+
+
+@pytest.fixture(scope="module")
+def newer_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """The same with the openssl of Debian's next stable release, which checks ML-DSA."""
+    for machine in _machine(tmp_path_factory.mktemp("newer")):
+        try:
+            lend_newer_openssl(machine.state / "upper")
+        except CannotFetchError as error:
+            pytest.skip(f"cannot run here: openssl 3.5 or newer cannot be fetched: {error}")
+        yield machine
+
+
+def _machine(state: Path) -> Iterator[Machine]:
     missing = missing_requirements()
     missing += [f"{tool} is not installed" for tool in TOOLS if shutil.which(tool) is None]
     if missing:
         pytest.skip("cannot run here: " + "; ".join(missing))
     rootfs = build_rootfs(default_cache_dir(), report=print)
-    state = tmp_path_factory.mktemp("stranger")
     with ExitStack() as stack:
         for name in ("upper", "work", "root"):
             (state / name).mkdir()
@@ -259,6 +274,33 @@ def test_openssl_checks_the_release_envelope(machine: Machine, real: Given) -> N
     check_post_quantum(machine)
     assert machine.file("tmp/pq").startswith(b"tuf\x01")
     assert len(machine.file("tmp/pq")) == 68
+
+
+def test_stock_openssl_checks_the_post_quantum_signature(
+    newer_machine: Machine, real: Given, small: Given
+) -> None:
+    """Every line of the section as it stands; edgekit's own libraries have no part in it."""
+    for given in (real, small):
+        commands = envelope_commands(newer_machine, given)
+        assert "-inkey /tmp/pq.pem" in commands
+        done = newer_machine.run(commands, given.folder, given.line)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "Signature Verified Successfully"
+
+
+def test_stock_openssl_refuses_a_changed_payload_and_another_key(
+    newer_machine: Machine, small: Given
+) -> None:
+    commands = envelope_commands(newer_machine, small).replace("| grep -x signed", "|| true")
+    release = (small.folder / "release.json").read_bytes()
+    payload = release.index(b'"payload":"') + 11
+    with damaged(small.folder / "release.json", payload + 40, bit=1):
+        done = newer_machine.run(commands, small.folder, small.line)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "Signature Verification Failure")
+    other = "openssl genpkey -algorithm ML-DSA-87 | openssl pkey -pubout > /tmp/pq.pem\n"
+    last = commands.rindex("openssl pkeyutl")
+    done = newer_machine.run(commands[:last] + other + commands[last:], small.folder, small.line)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "Signature Verification Failure")
 
 
 def test_openssl_refuses_another_signer_and_a_changed_payload(

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...] [--bytes N] [--rounds N] [--json]`."""
+"""`python -m benchmarks [NAME ...] [--bytes N] [--rounds N] [--keep DIR] [--json]`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,33 @@ import argparse
 import json
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import rebuild_unchanged, start_up, verify_and_copy, verify_only, write_volumes
+from benchmarks import (
+    bundle,
+    peak_memory,
+    rebuild_unchanged,
+    start_up,
+    verify_and_copy,
+    verify_only,
+    write_volumes,
+)
 from benchmarks.measure import render, run_child
 
 BENCHMARKS = {
     "verify_and_copy": verify_and_copy.run,
     "verify_only": verify_only.run,
     "write_volumes": write_volumes.run,
+    "bundle": bundle.run,
     "rebuild_unchanged": rebuild_unchanged.run,
+    "peak_memory": peak_memory.run,
     "start_up": start_up.run,
 }
-WITHOUT_PAYLOAD = {"start_up"}
+WITHOUT_PAYLOAD = {"bundle", "peak_memory", "start_up"}
 DEFAULT_BYTES = 1_000_000_000
-COPIES = 5
-"""The payload, two sets of it, what a contender writes, and room."""
+COPIES = 6
+"""The payload, two sets of it, two more or what peers make of it, and what a contender writes."""
 
 WORK = Path(__file__).resolve().parents[1] / ".cache/benchmarks"
 
@@ -30,12 +41,15 @@ def main() -> None:
     """Run the named benchmarks, or all, and print their rows."""
     arguments = _arguments()
     names = arguments.names or list(BENCHMARKS)
-    WORK.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(WORK).free < COPIES * arguments.bytes:
+    work = arguments.keep or WORK
+    work.mkdir(parents=True, exist_ok=True)
+    needed = 0 if any(work.iterdir()) or not set(names) - WITHOUT_PAYLOAD else arguments.bytes
+    if shutil.disk_usage(work).free < COPIES * needed:
         raise SystemExit(f"benchmarks need {COPIES} times --bytes of free disk")
     tables = {}
-    with tempfile.TemporaryDirectory(dir=WORK) as place:
-        folder = Path(place)
+    with ExitStack() as stack:
+        folder = work if arguments.keep else Path(
+            stack.enter_context(tempfile.TemporaryDirectory(dir=work)))
         if set(names) - WITHOUT_PAYLOAD:
             run_child("payload", folder, str(arguments.bytes))
         for name in names:
@@ -52,6 +66,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--bytes", type=int, default=DEFAULT_BYTES, help="size of the payload")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each contender")
+    parser.add_argument("--keep", type=Path, metavar="DIR",
+                        help="make the payload there, keep it, and use it again")
     parser.add_argument("--json", action="store_true", help="rows as JSON")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(BENCHMARKS)

@@ -7,31 +7,36 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.payload import make_payload
-from edgekit.core.digest import Digest
+from benchmarks.payload import VOLUME_BYTES, make_payload, make_sparse_set
 from edgekit.core.events import ignore_events
 from edgekit.core.layout import plan_layout
-from edgekit.core.release import MAX_VOLUME_BYTES, VolumeTable, parse_volume_table
+from edgekit.core.release import VolumeTable, parse_volume_table
 from edgekit.system.digest_cache import DigestCache
 from edgekit.system.files import fsync_directory
+from edgekit.system.volume_index import VolumeIndex
+from edgekit.system.volume_writer import BlobSource, write_volumes
 from edgekit.system.volumes import (
     BlobSink,
-    BlobSource,
     hash_file,
     read_volumes,
     worker_count,
-    write_volumes,
 )
 
 
 def payload(folder: str, total: str) -> None:
     """Files and sets to work on."""
     make_payload(Path(folder), int(total))
+
+
+def sparse_set(folder: str, total: str) -> None:
+    """A set of zeros that takes no disk."""
+    make_sparse_set(Path(folder), int(total))
 
 
 def verify_and_copy(set_folder: str, target: str) -> None:
@@ -66,29 +71,35 @@ def hash_and_copy(folder: str, target: str) -> None:
     subprocess.run(["sync"], check=True)
 
 
-def write_known(files: str, set_folder: str, target: str) -> None:
-    """`write_volumes` for files whose digests are known (here: from a set made before)."""
-    table = _table(Path(set_folder))
-    digests = [digest for digest, _ in table.blobs]
-    blobs = [
-        BlobSource(digest, path.stat().st_size, path)
-        for digest, path in zip(digests, _paths(files), strict=True)
-    ]
-    _write(blobs, Path(target), table.algorithm)
+def bundle(files: str, cache: str, algorithm: str, target: str) -> None:
+    """`edgekit bundle` from files to volumes, with what its cache knows."""
+    folder = Path(cache)
+    folder.mkdir(exist_ok=True)
+    with DigestCache(folder) as digests, ThreadPoolExecutor(worker_count()) as pool:
+        paths = _paths(files)
+        hashed = list(pool.map(digests.digests, paths))
+    blobs = [BlobSource(d.sha384, d.size, p) for d, p in zip(hashed, paths, strict=True)]
+    index = VolumeIndex(folder)
+    Path(target).mkdir()
+    volumes, extents = plan_layout(
+        [(blob.digest, blob.size) for blob in blobs], volume_bytes=VOLUME_BYTES
+    )
+    write_volumes(Path(target), blobs, volumes, extents, algorithm=algorithm,
+                  listener=ignore_events, index=index)
+    index.save(Path(target), algorithm)
 
 
-def write_unknown(files: str, algorithm: str, target: str) -> None:
-    """A first bundle's write path: hash every file by all cores, then `write_volumes`."""
-    with ThreadPoolExecutor(worker_count()) as pool:
-        hashed = pool.map(lambda path: (*hash_file(path, "sha384"), path), _paths(files))
-    _write([BlobSource(*blob) for blob in hashed], Path(target), algorithm)
+def bundle_new(files: str, algorithm: str, target: str) -> None:
+    """The same with an empty cache."""
+    with tempfile.TemporaryDirectory() as cache:
+        bundle(files, cache, algorithm, target)
 
 
 def rebuild(files: str, cache: str) -> None:
     """The digests of all files as `edgekit bundle` gets them, with its cache."""
     Path(cache).mkdir(exist_ok=True)
     with DigestCache(Path(cache)) as digests, ThreadPoolExecutor(worker_count()) as pool:
-        list(pool.map(digests.digest, _paths(files)))
+        list(pool.map(digests.digests, _paths(files)))
 
 
 def _paths(folder: str) -> list[Path]:
@@ -110,21 +121,15 @@ def _read(folder: Path, table: VolumeTable, sink: BlobSink | None) -> None:
     )
 
 
-def _write(blobs: list[BlobSource], target: Path, algorithm: str) -> None:
-    target.mkdir()
-    sizes: list[tuple[Digest, int]] = [(blob.digest, blob.size) for blob in blobs]
-    volumes, extents = plan_layout(sizes, volume_bytes=MAX_VOLUME_BYTES)
-    write_volumes(target, blobs, volumes, extents, algorithm=algorithm, listener=ignore_events)
-
-
 TASKS: dict[str, Callable[..., None]] = {
     "payload": payload,
+    "sparse-set": sparse_set,
     "verify-and-copy": verify_and_copy,
     "verify-only": verify_only,
     "hash-all": hash_all,
     "hash-and-copy": hash_and_copy,
-    "write-known": write_known,
-    "write-unknown": write_unknown,
+    "bundle": bundle,
+    "bundle-new": bundle_new,
     "rebuild": rebuild,
 }
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+from edgekit.core.digest import Digest
 from edgekit.core.layout import plan_layout
-from edgekit.core.release import MAX_VOLUME_BYTES, encode_volume_table
-from edgekit.system.volumes import BlobSource, hash_file, write_volumes
+from edgekit.core.release import (
+    BLOCK_BYTES,
+    MAX_VOLUME_BYTES,
+    Volume,
+    VolumeTable,
+    encode_volume_table,
+    volume_name,
+)
+from edgekit.system.volume_writer import BlobSource, write_volumes
+from edgekit.system.volumes import hash_file, hash_view
 
 SMALL_FILES = 200
 CHUNK_BYTES = 1 << 20
+VOLUME_BYTES = MAX_VOLUME_BYTES // BLOCK_BYTES * BLOCK_BYTES
 
 
 def file_sizes(total: int) -> list[int]:
@@ -46,7 +56,7 @@ def make_set(files: Path, folder: Path, algorithm: str) -> None:
     """Volumes of these files and their table in `folder`, through edgekit's own write path."""
     folder.mkdir(parents=True)
     blobs = sources(files)
-    sizes, extents = plan_layout([(b.digest, b.size) for b in blobs], volume_bytes=MAX_VOLUME_BYTES)
+    sizes, extents = plan_layout([(b.digest, b.size) for b in blobs], volume_bytes=VOLUME_BYTES)
     table = write_volumes(
         folder, blobs, sizes, extents, algorithm=algorithm, listener=lambda _event: None
     )
@@ -55,6 +65,26 @@ def make_set(files: Path, folder: Path, algorithm: str) -> None:
 
 def make_payload(folder: Path, total: int) -> None:
     """`files`, and a set of them with either block digest: `sha384` and `sha256`."""
-    make_files(folder / "files", total)
+    if not (folder / "files").exists():
+        make_files(folder / "files", total)
     for algorithm in ("sha384", "sha256"):
-        make_set(folder / "files", folder / algorithm, algorithm)
+        if not (folder / algorithm).exists():
+            make_set(folder / "files", folder / algorithm, algorithm)
+
+
+def make_sparse_set(folder: Path, total: int) -> None:
+    """Volumes of zeros that take no room on the disk, and their table, as of one blob."""
+    folder.mkdir(parents=True)
+    digest = Digest.of(b"as many zeros")
+    sizes, extents = plan_layout([(digest, total)], volume_bytes=VOLUME_BYTES)
+    whole = hash_view(memoryview(bytes(BLOCK_BYTES)), "sha384")
+    volumes = []
+    for number, size in enumerate(sizes):
+        path = folder / volume_name(number)
+        with path.open("wb") as file:
+            file.truncate(size)
+        rest = bytes(size % BLOCK_BYTES)
+        last = (hash_view(memoryview(rest), "sha384"),) if rest else ()
+        volumes.append(Volume(path.name, size, digest, (whole,) * (size // BLOCK_BYTES) + last))
+    table = VolumeTable("sha384", BLOCK_BYTES, tuple(volumes), tuple(extents.items()))
+    (folder / "volumes.json").write_bytes(encode_volume_table(table))

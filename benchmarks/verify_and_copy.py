@@ -12,6 +12,7 @@ from benchmarks.measure import (
     python_child,
     shell,
 )
+from benchmarks.peers import model_signing_verify, rauc_extract, restic_restore
 
 
 def run(folder: Path, total: int, rounds: int) -> list[Row]:
@@ -22,6 +23,9 @@ def run(folder: Path, total: int, rounds: int) -> list[Row]:
         python_child("edgekit, sha256 blocks", "verify-and-copy", folder / "sha256", "{target}"),
         python_child("edgekit, sha384 blocks", "verify-and-copy", folder / "sha384", "{target}"),
         *_peers(files),
+        *rauc_extract(files, folder),
+        *restic_restore(files, folder),
+        *model_signing_verify(files, folder),
     ]
     return compare_warm_and_cold(contenders, amount=total, rounds=rounds, folder=folder)
 

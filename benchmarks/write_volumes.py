@@ -1,32 +1,31 @@
-"""Bundling: the write path against hashing every byte once with all cores and copying it."""
+"""Bundling: from files to volumes, against hashing all once with all cores and copying."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
-from benchmarks.measure import Row, compare, python_child
+from benchmarks.measure import Row, compare, python_child, run_child
 
 
 def run(folder: Path, total: int, rounds: int) -> list[Row]:
-    """Rows for warm caches; the reference hashes with SHA-384, then `cp -r` and `sync`."""
+    """Rows for warm caches; the reference hashes with SHA-384, then `cp -r` and `sync`.
+
+    New files are hashed by both digests that locks and sets name them by, then written, with every
+    block and volume hashed and every blob compared. Unchanged ones were bundled before.
+    """
     files = folder / "files"
-    contenders = [
-        python_child("hash once, cp -r, sync", "hash-and-copy", files, "{target}"),
-        *(
-            python_child(
-                f"edgekit, unchanged files, {algorithm}",
-                "write-known",
-                files,
-                folder / algorithm,
-                "{target}",
-            )
-            for algorithm in ("sha256", "sha384")
-        ),
-        *(
-            python_child(
-                f"edgekit, new files, {algorithm}", "write-unknown", files, algorithm, "{target}"
-            )
-            for algorithm in ("sha256", "sha384")
-        ),
-    ]
+    time.sleep(2.1)  # younger files are not remembered
+    contenders = [python_child("hash once, cp -r, sync", "hash-and-copy", files, "{target}")]
+    for algorithm in ("sha256", "sha384"):
+        cache = folder / f"cache-{algorithm}"
+        first = folder / f"first-{algorithm}"
+        if not first.exists():
+            run_child("bundle", files, cache, algorithm, first)
+        contenders += [
+            python_child(f"edgekit, new files, {algorithm}", "bundle-new", files, algorithm,
+                         "{target}"),
+            python_child(f"edgekit, unchanged, {algorithm}", "bundle", files, cache, algorithm,
+                         "{target}"),
+        ]
     return compare(contenders, amount=total, rounds=rounds, folder=folder)

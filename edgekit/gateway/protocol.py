@@ -22,20 +22,34 @@ HEAD_TIMEOUT_S = 10.0
 KEEP_ALIVE_S = 60
 STALL_TIMEOUT_S = 60.0
 
-_MALFORMED = ApiError(400, "malformed_request", "this is not a well-formed HTTP request")
-_LARGE_HEAD = ApiError(
-    431,
-    "headers_too_large",
-    f"the request's head is over {MAX_HEADER_BYTES} bytes or {MAX_HEADERS} headers",
-)
-_SLOW_HEAD = ApiError(408, "request_timeout", "the request did not arrive in time")
-_CROWDED = ApiError(503, "too_many_connections", "too many connections are open", retry_after=5)
 _PHRASES = {
     400: b"Bad Request",
     408: b"Request Timeout",
     431: b"Request Header Fields Too Large",
     503: b"Service Unavailable",
 }
+
+# made anew each time: an exception that is raised again keeps the traces of all its raises
+
+
+def _malformed() -> ApiError:
+    return ApiError(400, "malformed_request", "this is not a well-formed HTTP request")
+
+
+def _large_head() -> ApiError:
+    return ApiError(
+        431,
+        "headers_too_large",
+        f"the request's head is over {MAX_HEADER_BYTES} bytes or {MAX_HEADERS} headers",
+    )
+
+
+def _slow_head() -> ApiError:
+    return ApiError(408, "request_timeout", "the request did not arrive in time")
+
+
+def _crowded() -> ApiError:
+    return ApiError(503, "too_many_connections", "too many connections are open", retry_after=5)
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -53,7 +67,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Start the clock of the first head."""
         super().connection_made(transport)
         if len(self.connections) > MAX_CONNECTIONS:
-            self._refuse(_CROWDED)
+            self._refuse(_crowded())
         else:
             self._start_clock()
 
@@ -82,7 +96,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(error.__context__ if isinstance(error.__context__, ApiError) else None)
             return
         if self._in_head and self._head_bytes > MAX_HEADER_BYTES:
-            self._refuse(_LARGE_HEAD)
+            self._refuse(_large_head())
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
@@ -92,9 +106,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header. Refuses trailers and too many of them."""
         if not self._in_head:
-            raise _MALFORMED
+            raise _malformed()
         if len(self.headers) >= MAX_HEADERS:
-            raise _LARGE_HEAD
+            raise _large_head()
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -149,7 +163,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         if self._head_bytes:
-            self._refuse(_SLOW_HEAD)
+            self._refuse(_slow_head())
         else:
             self.transport.close()  # it never asked for anything
 
@@ -160,7 +174,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.transport.abort()
             return
-        error = error or _MALFORMED
+        error = error or _malformed()
         body = render_problem(error, Surface.OPENAI)
         lines = [
             b"HTTP/1.1 %d %b" % (error.status, _PHRASES[error.status]),

@@ -96,8 +96,10 @@ def save(target: str, seed: int, tally: Tally, folder: Path) -> None:
     for number, problem in sorted(tally.failures)[:MAX_SAVED]:
         path = folder / f"{target}-{seed}-{number}"
         path.write_bytes(make_input(target, seed, number))
-        print(f"FAILED {problem}\n  again: python -m tests.fuzz {target} --seed {seed} "
-              f"--only {number}\n  input: {path}")
+        print(
+            f"FAILED {problem}\n  again: python -m tests.fuzz {target} --seed {seed} "
+            f"--only {number}\n  input: {path}"
+        )
 
 
 def main() -> int:
@@ -119,9 +121,12 @@ def main() -> int:
         started = time.monotonic()
         tally = fuzz(name, options.inputs, options.seed, options.processes)
         seconds = time.monotonic() - started
-        print(f"{name}: planned {options.inputs}, fired {tally.fired}, refused {tally.refused}, "
-              f"accepted {tally.accepted}, errors {len(tally.failures)}, seconds {seconds:.1f}, "
-              f"slowest {tally.slowest_s:.3f}, seed {options.seed}", flush=True)
+        print(
+            f"{name}: planned {options.inputs}, fired {tally.fired}, refused {tally.refused}, "
+            f"accepted {tally.accepted}, errors {len(tally.failures)}, seconds {seconds:.1f}, "
+            f"slowest {tally.slowest_s:.3f}, seed {options.seed}",
+            flush=True,
+        )
         if tally.failures:
             save(name, options.seed, tally, options.save)
         failed += len(tally.failures) + (tally.fired != options.inputs)

@@ -8,18 +8,78 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
-_NUMBERS = (0, 1, 2, 3, 4, 7, 8, 9, 16, 31, 32, 33, 64, 127, 128, 255, 256, 4096, 65_535, 65_536,
-            2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**53, 2**62, 2**63 - 1, 2**63,
-            2**64 - 64, 2**64 - 1)
+_NUMBERS = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    7,
+    8,
+    9,
+    16,
+    31,
+    32,
+    33,
+    64,
+    127,
+    128,
+    255,
+    256,
+    4096,
+    65_535,
+    65_536,
+    2**24,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**32,
+    2**40,
+    2**53,
+    2**62,
+    2**63 - 1,
+    2**63,
+    2**64 - 64,
+    2**64 - 1,
+)
 _VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2**31, 2**53, 2**63, 2**64, -(2**63), 10**30, 0.5, "", "a",
-    "../x", "/etc/passwd", "a" * 300, "\0", "\u202e", "\ud800", "F32", "__class__", [], {}, [[]],
-    [0, 1], ["a"], {"a": 1}, "sha384:" + "0" * 96, "2036-01-01T00:00:00Z",
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    2**31,
+    2**53,
+    2**63,
+    2**64,
+    -(2**63),
+    10**30,
+    0.5,
+    "",
+    "a",
+    "../x",
+    "/etc/passwd",
+    "a" * 300,
+    "\0",
+    "\u202e",
+    "\ud800",
+    "F32",
+    "__class__",
+    [],
+    {},
+    [[]],
+    [0, 1],
+    ["a"],
+    {"a": 1},
+    "sha384:" + "0" * 96,
+    "2036-01-01T00:00:00Z",
 )
 
 
-def mutated(data: bytes, others: Sequence[bytes], words: Sequence[bytes],
-            rng: random.Random) -> bytes:
+def mutated(
+    data: bytes, others: Sequence[bytes], words: Sequence[bytes], rng: random.Random
+) -> bytes:
     """`data` with one to six changes."""
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 6))):
         data = rng.choice(_CHANGES)(data, others, words, rng)
@@ -74,8 +134,7 @@ def _word(data: bytes, _o: Sequence[bytes], words: Sequence[bytes], rng: random.
     return data[:place] + word + data[place + rng.choice((0, len(word))) :]
 
 
-def _splice(data: bytes, others: Sequence[bytes], _w: Sequence[bytes],
-            rng: random.Random) -> bytes:
+def _splice(data: bytes, others: Sequence[bytes], _w: Sequence[bytes], rng: random.Random) -> bytes:
     other = rng.choice(others)
     return data[: rng.randrange(len(data) + 1)] + other[rng.randrange(len(other) + 1) :]
 
@@ -85,7 +144,19 @@ def _truncate(data: bytes, _o: Sequence[bytes], _w: Sequence[bytes], rng: random
 
 
 _CHANGES: tuple[Change, ...] = (
-    _flip, _byte, _byte, _number, _number, _number, _cut, _repeat, _word, _word, _splice, _truncate)
+    _flip,
+    _byte,
+    _byte,
+    _number,
+    _number,
+    _number,
+    _cut,
+    _repeat,
+    _word,
+    _word,
+    _splice,
+    _truncate,
+)
 
 
 def _changed_value(value: Any, rng: random.Random) -> Any:

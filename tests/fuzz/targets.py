@@ -70,10 +70,17 @@ def _gguf(data: bytes) -> None:
 @cache
 def _gguf_seeds() -> tuple[bytes, ...]:
     template = value(TEXT, chat_templates.GEMMA)
-    hostile = [next(iter(model.files.values())) for model in hostile_models()
-               if model.format == "gguf"]
-    return (gguf(), gguf(), gguf(version=2), gguf({"tokenizer.chat_template": template}),
-            gguf({"split.count": value(U32, 1)}), *(data for data in hostile if len(data) < 4096))
+    hostile = [
+        next(iter(model.files.values())) for model in hostile_models() if model.format == "gguf"
+    ]
+    return (
+        gguf(),
+        gguf(),
+        gguf(version=2),
+        gguf({"tokenizer.chat_template": template}),
+        gguf({"split.count": value(U32, 1)}),
+        *(data for data in hostile if len(data) < 4096),
+    )
 
 
 def _safetensors(data: bytes) -> None:
@@ -85,8 +92,12 @@ def _safetensors(data: bytes) -> None:
 
 @cache
 def _safetensors_seeds() -> tuple[bytes, ...]:
-    return tuple(data for model in hostile_models() for name, data in model.files.items()
-                 if name.endswith(".safetensors") and len(data) < 2048)
+    return tuple(
+        data
+        for model in hostile_models()
+        for name, data in model.files.items()
+        if name.endswith(".safetensors") and len(data) < 2048
+    )
 
 
 def _change_safetensors(data: bytes, rng: random.Random) -> bytes:
@@ -100,8 +111,23 @@ def _change_safetensors(data: bytes, rng: random.Random) -> bytes:
     return len(header).to_bytes(8, "little") + header + rest
 
 
-_SAFETENSORS_WORDS = (b'"dtype":', b'"shape":[', b'"data_offsets":[0,32]', b"__metadata__", b"{",
-                      b"}", b"[", b"]", b",", b'"', b"\\u0000", b"-1", b"1e9", b"NaN", b"F8_E4M3")
+_SAFETENSORS_WORDS = (
+    b'"dtype":',
+    b'"shape":[',
+    b'"data_offsets":[0,32]',
+    b"__metadata__",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b'"',
+    b"\\u0000",
+    b"-1",
+    b"1e9",
+    b"NaN",
+    b"F8_E4M3",
+)
 
 
 def _chat_template(data: bytes) -> None:
@@ -114,12 +140,54 @@ def _template_seeds() -> tuple[bytes, ...]:
     return tuple(text.encode() for text in texts if len(text) < 4096)
 
 
-_TEMPLATE_WORDS = tuple(word.encode() for word in (
-    "{{", "}}", "{%", "%}", "{#", "#}", "{%- for x in y %}", "{% endfor %}", "{% if a %}",
-    "{% endif %}", "{% set a = b %}", "namespace(", ".__class__", "|attr(", "|map(", "['", "']",
-    "{% macro m(a) %}", "{% endmacro %}", "loop.index0", "(", ")", "[", "]", "{", "}", "~", "'",
-    '"', "\\x5f", "{% raw %}", "{% endraw %}", "not ", " is ", " in ", "9" * 30, "1_0", "0x",
-    "{% generation %}", "{% call m() %}", "{% filter upper %}", "{% set a.b = c %}", "\ud7ff"))
+_TEMPLATE_WORDS = tuple(
+    word.encode()
+    for word in (
+        "{{",
+        "}}",
+        "{%",
+        "%}",
+        "{#",
+        "#}",
+        "{%- for x in y %}",
+        "{% endfor %}",
+        "{% if a %}",
+        "{% endif %}",
+        "{% set a = b %}",
+        "namespace(",
+        ".__class__",
+        "|attr(",
+        "|map(",
+        "['",
+        "']",
+        "{% macro m(a) %}",
+        "{% endmacro %}",
+        "loop.index0",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        "~",
+        "'",
+        '"',
+        "\\x5f",
+        "{% raw %}",
+        "{% endraw %}",
+        "not ",
+        " is ",
+        " in ",
+        "9" * 30,
+        "1_0",
+        "0x",
+        "{% generation %}",
+        "{% call m() %}",
+        "{% filter upper %}",
+        "{% set a.b = c %}",
+        "\ud7ff",
+    )
+)
 
 
 def _wheel(data: bytes) -> None:
@@ -145,8 +213,10 @@ def _wheel_seeds() -> tuple[bytes, ...]:
     with tempfile.TemporaryDirectory() as folder:
         good = WheelMaker().write(Path(folder) / "a").read_bytes()
         more = WheelMaker(members=members).write(Path(folder) / "b").read_bytes()
-        hostile = [wheel.write(Path(folder) / str(number)).read_bytes()
-                   for number, wheel in enumerate(hostile_wheels())]
+        hostile = [
+            wheel.write(Path(folder) / str(number)).read_bytes()
+            for number, wheel in enumerate(hostile_wheels())
+        ]
     return (good, good, more, more, *(data for data in hostile if len(data) < 4096))
 
 
@@ -154,8 +224,16 @@ def _change_wheel(data: bytes, rng: random.Random) -> bytes:
     """A member's bytes or name changed inside an archive that is right, RECORD told or not."""
     try:
         files = read_members(data)
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, zlib.error,
-            RuntimeError, OSError, IndexError):
+    except (
+        zipfile.BadZipFile,
+        ValueError,
+        EOFError,
+        NotImplementedError,
+        zlib.error,
+        RuntimeError,
+        OSError,
+        IndexError,
+    ):
         files = read_members(_wheel_seeds()[0])
     name = rng.choice(sorted(files))
     body = mutated(files.pop(name), tuple(files.values()) or (b"",), _WHEEL_WORDS, rng)
@@ -169,8 +247,20 @@ def _change_wheel(data: bytes, rng: random.Random) -> bytes:
     return zip_members(files)
 
 
-_WHEEL_WORDS = (b"PK\1\2", b"PK\3\4", b"PK\5\6", b"PK\6\6", b"PK\6\7", b"../", b"pkg/", b"RECORD",
-                b"\x01\x00\x10\x00", b"\xff\xff\xff\xff", b"pkg-1.0.dist-info/", b"\x08\x00")
+_WHEEL_WORDS = (
+    b"PK\1\2",
+    b"PK\3\4",
+    b"PK\5\6",
+    b"PK\6\6",
+    b"PK\6\7",
+    b"../",
+    b"pkg/",
+    b"RECORD",
+    b"\x01\x00\x10\x00",
+    b"\xff\xff\xff\xff",
+    b"pkg-1.0.dist-info/",
+    b"\x08\x00",
+)
 
 
 def _strict_json(data: bytes) -> None:
@@ -190,9 +280,33 @@ def _corpus() -> tuple[bytes, ...]:
     return tuple(path.read_bytes() for path in sorted(CORPUS.iterdir()))
 
 
-_JSON_WORDS = (b"{", b"}", b"[", b"]", b",", b":", b'"', b'"a":', b"\\u0000", b"\\ud800", b"null",
-               b"true", b"NaN", b"Infinity", b"-0", b"1e999", b"1.5", b"9" * 30, b"\xff",
-               b"\xef\xbb\xbf", b"[" * 40, b" ", b"\n", b"\\", b"0" * 20)
+_JSON_WORDS = (
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b'"',
+    b'"a":',
+    b"\\u0000",
+    b"\\ud800",
+    b"null",
+    b"true",
+    b"NaN",
+    b"Infinity",
+    b"-0",
+    b"1e999",
+    b"1.5",
+    b"9" * 30,
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b"[" * 40,
+    b" ",
+    b"\n",
+    b"\\",
+    b"0" * 20,
+)
 
 
 def _envelope(data: bytes) -> None:
@@ -241,16 +355,27 @@ def _document_seeds() -> tuple[bytes, ...]:
 
 def _policy(data: bytes) -> None:
     """The weights policy, under the name that the first byte chooses."""
-    names = ("a.json", "tokenizer_config.json", "modules.json", "a.jinja", "a.model", "a.txt",
-             "a.gguf", "a.safetensors", "LICENSE")
+    names = (
+        "a.json",
+        "tokenizer_config.json",
+        "modules.json",
+        "a.jinja",
+        "a.model",
+        "a.txt",
+        "a.gguf",
+        "a.safetensors",
+        "LICENSE",
+    )
     name = names[data[0] % len(names)] if data else "a.json"
     check_weights_file(RelPath(name), data[1:], len(data[1:]))
 
 
 @cache
 def _policy_seeds() -> tuple[bytes, ...]:
-    files = [*good_folder().values(), *(data for model in hostile_models()
-                                        for data in model.files.values() if len(data) < 2048)]
+    files = [
+        *good_folder().values(),
+        *(data for model in hostile_models() for data in model.files.values() if len(data) < 2048),
+    ]
     return tuple(bytes((number % 256,)) + data for number, data in enumerate(files))
 
 
@@ -259,10 +384,20 @@ def _change_json(data: bytes, rng: random.Random) -> bytes:
 
 
 TARGETS: dict[str, Target] = {
-    "gguf": Target(_gguf, _gguf_seeds, (b"GGUF", b"general.alignment", b"\x09\0\0\0\x08\0\0\0",
-                                        b"llama.block_count", b"tokenizer.ggml.tokens")),
-    "safetensors": Target(_safetensors, _safetensors_seeds, _SAFETENSORS_WORDS,
-                          _change_safetensors),
+    "gguf": Target(
+        _gguf,
+        _gguf_seeds,
+        (
+            b"GGUF",
+            b"general.alignment",
+            b"\x09\0\0\0\x08\0\0\0",
+            b"llama.block_count",
+            b"tokenizer.ggml.tokens",
+        ),
+    ),
+    "safetensors": Target(
+        _safetensors, _safetensors_seeds, _SAFETENSORS_WORDS, _change_safetensors
+    ),
     "chat_template": Target(_chat_template, _template_seeds, _TEMPLATE_WORDS),
     "wheel": Target(_wheel, _wheel_seeds, _WHEEL_WORDS, _change_wheel),
     "strict_json": Target(_floats, _corpus, _JSON_WORDS, _change_json),

@@ -22,9 +22,20 @@ def test_no_input_brings_an_unexpected_error(
     target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", target, "--inputs", str(INPUTS[target]), "--save",
-         str(tmp_path)],
-        cwd=ROOT, check=False, capture_output=True, text=True,
+        [
+            sys.executable,
+            "-m",
+            "tests.fuzz",
+            target,
+            "--inputs",
+            str(INPUTS[target]),
+            "--save",
+            str(tmp_path),
+        ],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
     )
     with capsys.disabled():
         print(f"\nfuzz {done.stdout}", end="")
@@ -38,4 +49,5 @@ def test_no_input_brings_an_unexpected_error(
 @pytest.mark.parametrize("target", TARGETS)
 def test_inputs_follow_from_their_number(target: str) -> None:
     assert [make_input(target, 7, n) for n in range(20)] == [
-        make_input(target, 7, n) for n in range(20)]
+        make_input(target, 7, n) for n in range(20)
+    ]

@@ -78,7 +78,8 @@ class ServerConfig:
     tls_key: str = key(
         "",
         Text("an absolute path", pattern=PATH_PATTERN, max_length=1024),
-        "the private key of `tls_certificate` (PEM); readable for root alone",
+        "the private key of `tls_certificate` (PEM), readable for root alone; or, with a name that "
+        "ends in `.cred`, the same after `systemd-creds encrypt --name=tls-key`",
     )
     tls_client_ca: str = key(
         "",

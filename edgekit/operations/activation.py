@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.site_units import site_drop_ins
 from edgekit.operations.host_records import load_appliance, local_key
-from edgekit.operations.tls import ensure_tls
+from edgekit.operations.tls import ensure_tls, seal_tls_key
 from edgekit.system import generations, health
 from edgekit.system.services import ForegroundServices, Services, SystemdServices
 from edgekit.system.site_config import load_site_config
@@ -25,10 +25,12 @@ def activate(layout: HostLayout, generation: str, services: Services) -> None:
     if isinstance(services, SystemdServices):
         folder = layout.generation(generation) / "units"
         services.link_units(tuple(sorted(path.name for path in folder.iterdir())))
-        services.write_drop_ins(site_drop_ins(load_site_config(layout.site_config), layout.tls))
     generations.switch_current(layout, generation)
     appliance = load_appliance(layout, generation)
-    ensure_tls(layout, load_site_config(layout.site_config), appliance)
+    site = load_site_config(layout.site_config)
+    ensure_tls(layout, site, appliance)
+    if isinstance(services, SystemdServices):
+        services.write_drop_ins(site_drop_ins(site, layout.tls, seal_tls_key(layout)))
     services.start(appliance)
 
 

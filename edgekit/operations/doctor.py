@@ -103,7 +103,7 @@ def _units(layout: HostLayout) -> Iterator[Diagnosis]:
     # the audit writer first: without it the gateway answers nothing, whatever else is well
     for unit in sorted(states, key=lambda name: (name != AUDIT_WRITER, name == GATEWAY)):
         if states[unit].active != "active":
-            yield _down(unit, states[unit], services.complaint(unit))
+            yield diagnose_unit(unit, states[unit], services.complaint(unit))
     for unit, state in states.items():
         if state.active == "active" and state.restarts:
             yield Diagnosis(
@@ -113,7 +113,8 @@ def _units(layout: HostLayout) -> Iterator[Diagnosis]:
             )
 
 
-def _down(unit: str, state: UnitState, last: str) -> Diagnosis:
+def diagnose_unit(unit: str, state: UnitState, last: str) -> Diagnosis:
+    """What a unit that is down died of; `last` is the last thing it said."""
     if state.result == "oom-kill":
         return Diagnosis(
             f"{unit} needed more memory than planned", last, "edgekit probe, then edgekit plan SET"

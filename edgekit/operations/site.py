@@ -18,7 +18,7 @@ from edgekit.operations.host_records import (
     load_appliance,
     require_generation,
 )
-from edgekit.operations.tls import ensure_tls
+from edgekit.operations.tls import ensure_tls, seal_tls_key
 from edgekit.system.files import (
     durable_write,
     exclusive_lock,
@@ -64,7 +64,7 @@ def apply_config(layout: HostLayout, listener: Listener) -> None:
 
 def _restart(layout: HostLayout, services: SystemdServices, site: SiteConfig) -> None:
     ensure_tls(layout, site, load_appliance(layout, require_generation(layout)))
-    services.write_drop_ins(site_drop_ins(site, layout.tls))
+    services.write_drop_ins(site_drop_ins(site, layout.tls, seal_tls_key(layout)))
     services.restart_front()
 
 

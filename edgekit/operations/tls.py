@@ -20,6 +20,7 @@ from edgekit.core.tls import (
     read_certificate,
 )
 from edgekit.errors import ConfigError, NotInstalledError
+from edgekit.system.credentials import SUFFIX, seal_credential
 from edgekit.system.files import durable_write, read_bounded
 from edgekit.system.site_config import load_site_config
 
@@ -66,6 +67,22 @@ def ensure_tls(layout: HostLayout, site: SiteConfig, appliance: Appliance) -> No
         read_bounded(layout.tls_authority, MAX_PEM_BYTES, "the authority's certificate"),
     )
     _write(layout, "server", make_certificate(authority, names, now))
+
+
+def seal_tls_key(layout: HostLayout) -> str:
+    """Encrypt the key of the host's own certificate for this machine, where systemd can.
+
+    The name of the file that then holds it; the clear one is gone once the other is on disk. Raises
+    HostError.
+    """
+    clear, sealed = layout.tls / "server.key", layout.tls / f"server.key{SUFFIX}"
+    if clear.exists():
+        secret = read_bounded(clear, MAX_PEM_BYTES, "the certificate's key")
+        if seal_credential("tls-key", secret, sealed):
+            clear.unlink()
+        else:
+            sealed.unlink(missing_ok=True)
+    return sealed.name if sealed.exists() else clear.name
 
 
 def show_tls(layout: HostLayout) -> TlsReport:

@@ -105,11 +105,20 @@ note hung_engine_replaced_s "$(since $began)"
 ask > /out/answer-after-hang.txt
 $edgekit doctor > /out/doctor-after-hang.txt || test $? -eq 3
 
-printf 'schema = 1\\n[server]\\nlisten = "127.0.0.1:8099"\\n' > /etc/edgekit/edgekit.toml
+printf 'schema = 1\\n[server]\\nlisten = "127.0.0.1:8099"\\nlan = "127.0.0.1:8443"\\n%s\\n' \\
+    'lan_clients = ["127.0.0.0/8"]' > /etc/edgekit/edgekit.toml
 chmod 0644 /etc/edgekit/edgekit.toml
 $edgekit config apply
 PORT=8099 http GET /healthz | head -n 1 | grep -q ' 200 '
 ask > /out/answer-8099.txt
+ls /etc/edgekit/tls > /out/tls.txt
+systemctl cat edgekit-gateway.service | grep tls-key > /out/tls-unit.txt
+sed -i '1s/./&x/' /etc/edgekit/tls/server.key.cred
+systemctl restart edgekit-gateway.service && exit 1
+systemctl show -p Result,ExecMainStatus edgekit-gateway.service > /out/tls-tampered.txt
+sed -i '1s/\\(.\\)x/\\1/' /etc/edgekit/tls/server.key.cred
+systemctl reset-failed edgekit-gateway.service
+systemctl restart edgekit-gateway.service
 printf 'schema = 1\\n[health]\\nmin_tokens_per_second = 90000\\n' > /etc/edgekit/edgekit.toml
 $edgekit config apply 2> /out/config-refused.txt && exit 1
 PORT=8099 http GET /healthz | head -n 1 | grep -q ' 200 '
@@ -307,6 +316,13 @@ def test_a_configuration_is_applied_or_undone(life: Life) -> None:
     assert "slower than this site allows" in life.text("config-refused.txt")
     assert 'listen = "127.0.0.1:8099"' in life.text("config.txt")
     assert "min_tokens_per_second = 0" in life.text("config.txt")
+
+
+def test_the_tls_key_is_encrypted_for_this_machine(life: Life) -> None:
+    assert life.text("tls.txt").split() == ["ca.key", "ca.pem", "server.key.cred", "server.pem"]
+    assert life.text("tls-unit.txt").endswith(
+        "LoadCredentialEncrypted=tls-key:/etc/edgekit/tls/server.key.cred")
+    assert "ExecMainStatus=243" in life.text("tls-tampered.txt"), "243 is CREDENTIALS"
 
 
 def test_a_reboot_is_checked_and_passes(life: Life) -> None:

@@ -13,6 +13,7 @@ from edgekit.core.host_layout import HostLayout
 from edgekit.core.preflight import MIN_SYSTEMD
 from edgekit.core.site_config import ServerConfig, SiteConfig
 from edgekit.core.site_units import DROP_IN, site_drop_ins
+from edgekit.operations.tls import seal_tls_key
 from edgekit.system.resources import read_unit_templates
 from edgekit.system.services import SystemdServices
 from tests.unit.test_planner import HostBuilder, plan
@@ -103,6 +104,34 @@ def test_the_check_after_boot_outlives_the_appliance() -> None:
     assert "edgekit-boot-check" not in rendered()["edgekit.target"]
 
 
+@pytest.mark.parametrize(
+    ("own_key", "site_key", "line"),
+    [
+        ("server.key", "", "LoadCredential=tls-key:/tls/server.key"),
+        ("server.key.cred", "", "LoadCredentialEncrypted=tls-key:/tls/server.key.cred"),
+        ("server.key.cred", "/etc/x.key", "LoadCredential=tls-key:/etc/x.key"),
+        ("server.key", "/etc/x.cred", "LoadCredentialEncrypted=tls-key:/etc/x.cred"),
+    ],
+)
+def test_encrypted_secrets_are_loaded_as_such(own_key: str, site_key: str, line: str) -> None:
+    certificate = "/etc/x.pem" if site_key else ""
+    server = ServerConfig(lan="10.0.0.1:443", tls_certificate=certificate, tls_key=site_key)
+    texts = site_drop_ins(SiteConfig(server=server), Path("/tls"), own_key)
+    assert line in texts["edgekit-gateway.service"].splitlines()
+
+
+def test_a_secret_is_sealed_for_this_machine_or_left_as_it_is(tmp_path: Path) -> None:
+    layout = HostLayout(tmp_path)
+    layout.tls.mkdir(parents=True)
+    (layout.tls / "server.key").write_bytes(b"a private key")
+    (layout.tls / "server.key").chmod(0o600)
+    name = seal_tls_key(layout)
+    assert [path.name for path in layout.tls.iterdir()] == [name]
+    assert (layout.tls / name).stat().st_mode & 0o777 == 0o600
+    assert (b"a private key" in (layout.tls / name).read_bytes()) == (name == "server.key")
+    assert seal_tls_key(layout) == name
+
+
 def test_site_drop_ins_come_and_go_and_leave_the_operators_alone(tmp_path: Path) -> None:
     layout = HostLayout(tmp_path)
     folder = layout.units / "edgekit-gateway.socket.d"
@@ -110,11 +139,11 @@ def test_site_drop_ins_come_and_go_and_leave_the_operators_alone(tmp_path: Path)
     (folder / "mine.conf").write_text("[Socket]\nBacklog=5\n", "utf-8")
     services = SystemdServices(layout)
     site = SiteConfig(server=ServerConfig(listen="127.0.0.1:8080"))
-    services.write_drop_ins(site_drop_ins(site))
+    services.write_drop_ins(site_drop_ins(site, layout.tls))
     assert "ListenStream=\nListenStream=127.0.0.1:8080\n" in (folder / DROP_IN).read_text("utf-8")
-    services.write_drop_ins(site_drop_ins(SiteConfig()))
+    services.write_drop_ins(site_drop_ins(SiteConfig(), layout.tls))
     assert [path.name for path in folder.iterdir()] == ["mine.conf"]
     (folder / "mine.conf").unlink()
-    services.write_drop_ins(site_drop_ins(site))
+    services.write_drop_ins(site_drop_ins(site, layout.tls))
     services.write_drop_ins({})
     assert not folder.exists()

@@ -20,7 +20,9 @@ _WINDOW_PATTERNS = {
     "cohere2moe": -4, "laguna": -4, "smallthinker": -4,
 }
 """Every so many layers one sees everything: the last of them, or the first where negative."""
-_WINDOW_DEFAULTS = {"gemma2": 4096, "llama4": 8192, "exaone4": 4096}
+_WINDOW_DEFAULTS = {"gemma2": 4096, "exaone4": 4096}
+_WINDOW_FIXED = {"llama4": 8192, "smallthinker": 4096}
+"""Windows that the engine uses whatever the file says, unless it says 0."""
 _WINDOW_ARRAYS = ("gemma4",)
 """Architectures whose file says for each layer whether it sees a window."""
 _EXAONE4_WINDOWED_LAYERS = 64
@@ -35,6 +37,9 @@ _RECURRENT_WITHOUT_HEADS = (
 _RECURRENT_BY_INTERVAL = ("minimax-01", "qwen3next", "qwen35", "qwen35moe")
 _RECURRENT_AND_ATTENTION = ("falcon-h1",)
 _DEFAULT_INTERVAL = 4
+
+_REPACKED = ("Q4_0", "Q4_K", "IQ4_NL")
+"""Types that x86 processors with AVX2 keep in another order, as a copy (ggml-cpu/repack.cpp)."""
 
 _LAYER = re.compile(r"blk\.([0-9]{1,6})\.")
 
@@ -116,8 +121,10 @@ class _Reader:
         return {"key_row": tuple(keys), "value_row": tuple(values), "state": tuple(states)}
 
     def _window(self) -> int:
-        window = self._number("attention.sliding_window", _WINDOW_DEFAULTS.get(self._arch, 0))
-        return _WINDOW_DEFAULTS["llama4"] if self._arch == "llama4" and window else window
+        fixed = _WINDOW_FIXED.get(self._arch, 0)
+        default = _WINDOW_DEFAULTS.get(self._arch, 8192 if self._arch == "llama4" else 0)
+        window = self._number("attention.sliding_window", default)
+        return fixed if fixed and window else window
 
     def _windowed(self) -> tuple[int, ...]:
         """1 for each layer that keeps a window only."""
@@ -230,5 +237,10 @@ class _Reader:
             "embedding_bytes": embedding,
             "output_bytes": output,
             "other_bytes": other,
+            "repacked_bytes": sum(
+                tensor.size
+                for tensor in self._header.tensors
+                if tensor.type in _REPACKED and tensor.name != "token_embd.weight"
+            ),
         }
         return sizes | ({"expert_bytes": tuple(experts)} if any(experts) else {})

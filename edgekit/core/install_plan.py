@@ -18,6 +18,7 @@ from edgekit.core.appliance import (
 from edgekit.core.digest import Digest
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.planning.explain import selection_table
+from edgekit.core.planning.llama_memory import CHECKPOINTS
 from edgekit.core.planning.values import MIB, Selection, Serving
 from edgekit.core.preflight import Check, checks_table
 from edgekit.core.release import CarriedImage, Entry, Manifest
@@ -242,6 +243,7 @@ def serving_arguments(serving: Serving) -> tuple[str, ...]:
         ("--ubatch-size", serving.batch),
         ("--cache-type-k", serving.kv_type),
         ("--cache-type-v", serving.kv_type),
+        ("--ctx-checkpoints", CHECKPOINTS),
         ("--n-gpu-layers", serving.gpu_layers),
     )
     if serving.devices:

@@ -59,7 +59,7 @@ def test_a_good_file_is_read() -> None:
         "layers": 4, "width": 64, "ffn": 128, "heads": 4, "kv_heads": 2, "key_width": 16,
         "value_width": 16, "context": 1024, "vocabulary": 3, "window": 0, "windowed": (0,) * 4,
         "key_row": (32,) * 4, "value_row": (32,) * 4, "state": (0,) * 4, "layer_bytes": (0,) * 4,
-        "embedding_bytes": 0, "output_bytes": 0, "other_bytes": 68}
+        "embedding_bytes": 0, "output_bytes": 0, "other_bytes": 68, "repacked_bytes": 0}
 
 
 def test_versions_two_and_three_are_read() -> None:

@@ -87,7 +87,7 @@ def _llama_whole(question: Question) -> Iterator[Way]:
             if not usable.devices:
                 yield _excluded(question, pack, variant, GPU, usable.reason)
                 continue
-            shape = LlamaShape(variant)
+            shape = LlamaShape(variant, question.model.family)
             for rung in _llama_rungs(question, shape):
                 yield _way(
                     question, pack, variant, weigh_on_devices(
@@ -105,7 +105,7 @@ def _llama_parts(question: Question) -> Iterator[Way]:
         if not devices or any(device.integrated for device in devices):
             continue
         for variant in question.variants("gguf"):
-            shape = LlamaShape(variant)
+            shape = LlamaShape(variant, question.model.family)
             for rung in list(_llama_rungs(question, shape))[:2]:
                 if any(shape.expert_bytes):
                     yield _way(
@@ -133,7 +133,7 @@ def _llama_on_host(question: Question) -> Iterator[Way]:
             if problem is not None:
                 yield _excluded(question, pack, variant, CPU, problem)
                 continue
-            shape = LlamaShape(variant)
+            shape = LlamaShape(variant, question.model.family)
             for rung in _llama_rungs(question, shape):
                 yield _way(
                     question, pack, variant, weigh_on_host(

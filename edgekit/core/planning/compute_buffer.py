@@ -1,19 +1,112 @@
-"""llama.cpp's compute buffer: the widest moment of its graph, for one batch.
-
-The engine plans its graph's tensors before it starts; what it reserves is the largest sum of
-tensors that live at the same time. Those moments are few, each linear in the tokens of a batch.
-"""
+"""llama.cpp's compute buffer for a model, a batch and a cache. Pure."""
 
 from __future__ import annotations
 
+from collections import Counter
+from functools import lru_cache
+
+from edgekit.core.planning.graphs import Batch, LayerKind, graph_bytes
 from edgekit.core.planning.llama_shape import Cells, LlamaShape
 
+_WITH_NORMS = ("gemma3", "gemma3n", "gemma4", "qwen3", "qwen3moe", "lfm2", "lfm2moe", "olmoe")
+_WITH_BIAS = ("qwen2", "qwen2moe", "gpt-oss")
+_WITH_POST_NORMS = ("gemma2", "gemma3", "gemma3n", "gemma4")
+_FUSED = ("phi3",)
+_MIXERS = {"mamba": "mamba", "jamba": "mamba", "mamba2": "mamba2", "granitehybrid": "mamba2",
+           "nemotron_h": "mamba2", "falcon-h1": "mamba2", "lfm2": "shortconv",
+           "lfm2moe": "shortconv"}
+_VALUE_TURN = 64
+_REPEATS = 2
+"""A layer after the same kind of layer changes nothing the third time."""
 
-def compute_bytes(shape: LlamaShape, cells: Cells, *, slots: int) -> int:
-    """Bytes of the buffer with flash attention on; `slots` does not change it."""
-    del slots
-    widest = max(
-        3 * shape.number("ffn") + 5 * shape.number("width"),
-        2 * shape.number("heads") * shape.number("key_width") + 5 * shape.number("width"),
+
+def compute_bytes(shape: LlamaShape, cells: Cells, *, slots: int, kv_type: str = "f16") -> int:
+    """Bytes of the buffer with flash attention on, for one step of a full batch.
+
+    The batch is rounded up so that everybody has as many tokens (llama-context.cpp: graph_reserve).
+    """
+    tokens = -(-cells.batch // slots) * slots
+    return _graph_bytes(
+        _kinds(shape, cells, kv_type),
+        shape.number("width"),
+        shape.number("vocabulary"),
+        Batch(tokens, slots, slots),
+        shape.family in _WITH_POST_NORMS,
     )
-    return cells.batch * (2 * cells.everything + 4 * widest)
+
+
+@lru_cache(maxsize=256)
+def _graph_bytes(
+    layers: tuple[LayerKind, ...], width: int, vocabulary: int, batch: Batch, scaled: bool
+) -> int:
+    return graph_bytes(layers, width=width, vocabulary=vocabulary, batch=batch, scaled=scaled)
+
+
+def _kinds(shape: LlamaShape, cells: Cells, kv_type: str) -> tuple[LayerKind, ...]:
+    """The layers in order, without those that repeat what came before; the last is always there."""
+    seen: Counter[tuple[LayerKind | None, LayerKind]] = Counter()
+    kept: list[LayerKind] = []
+    before: LayerKind | None = None
+    for layer in range(shape.layers):
+        kind = _kind(shape, cells, kv_type, layer)
+        seen[before, kind] += 1
+        if seen[before, kind] <= _REPEATS or layer == shape.layers - 1:
+            kept.append(kind)
+        before = kind
+    return tuple(kept)
+
+
+def _kind(shape: LlamaShape, cells: Cells, kv_type: str, layer: int) -> LayerKind:
+    family = shape.family
+    expert_bytes = shape.expert_bytes[layer]
+    heads = shape.number("heads")
+    recurrent = shape.states[layer] > 0
+    latent = shape.number("latent_key") and shape.number("latent_rank")
+    value_width = shape.number("latent_value" if latent else "value_width")
+    is_quantised = kv_type != "f16"
+    return LayerKind(
+        mask=cells.window if shape.windowed[layer] else cells.everything,
+        windowed=bool(shape.windowed[layer]),
+        keys_first=any(shape.windowed),
+        key_turn=_turn(shape.number("key_width")) if is_quantised else 0,
+        value_turn=_VALUE_TURN if is_quantised and _turn(value_width) and not latent else 0,
+        queries=heads * value_width if latent else heads * shape.number("key_width"),
+        key_row=shape.key_rows[layer],
+        value_row=shape.value_rows[layer],
+        ffn=0 if expert_bytes else shape.number("ffn"),
+        experts=shape.number("experts") if expert_bytes else 0,
+        used=shape.number("experts_used"),
+        expert_ffn=shape.number("expert_ffn") or shape.number("ffn"),
+        shared_ffn=_shared(shape),
+        norms=family in _WITH_NORMS,
+        bias=family in _WITH_BIAS,
+        post_norms=family in _WITH_POST_NORMS,
+        fused=family in _FUSED,
+        early_router=family == "smallthinker" and expert_bytes > 0,
+        query_rank=shape.number("query_rank"),
+        latent_rank=shape.number("latent_rank") if latent else 0,
+        rope_width=shape.number("rope_width"),
+        latent_queries=heads * shape.number("latent_key"),
+        heads=heads,
+        mixer=_MIXERS.get(family, "") if recurrent else "",
+        inner=shape.number("inner"),
+        inner_state=shape.number("inner_state"),
+        inner_groups=shape.number("inner_groups"),
+        inner_heads=shape.number("inner_heads"),
+        inner_taps=shape.number("inner_taps"),
+    )
+
+
+def _turn(width: int) -> int:
+    """The largest of 64, 128, 256.. that divides the width of a head; 0 when 64 does not."""
+    turn = 0
+    size = _VALUE_TURN
+    while width and width % size == 0:
+        turn, size = size, size * 2
+    return turn
+
+
+def _shared(shape: LlamaShape) -> int:
+    return shape.number("shared_ffn") or (
+        shape.number("shared_experts") * shape.number("expert_ffn")
+    )

@@ -30,4 +30,5 @@ def need_table(need: MemoryNeed | None) -> dict[str, Any] | None:
     if need is None:
         return None
     terms = [{"name": t.name, "host": t.host, "device": t.device} for t in need.terms]
-    return {"terms": terms, "host": need.host, "device": need.device, "total": need.total}
+    return {"terms": terms, "host": need.host, "device": need.device, "total": need.total,
+            "cached": need.cached}

@@ -12,8 +12,12 @@ from edgekit.core.planning.llama_shape import KV_TYPES, Cells, LlamaShape
 from edgekit.core.planning.values import MIB, MemoryNeed, MemoryTerm
 
 BATCH_TOKENS = 512
-PROCESS_BYTES = 150 * MIB
-"""What the server needs beside weights, cache and graphs."""
+PROCESS_BYTES = 30 * MIB
+VOCABULARY_BYTES = 190
+"""What the server needs beside weights, cache and graphs: program and libraries, and for each token
+its text in several tables (measured: docs/reference/planner-measured.md)."""
+CHECKPOINTS = 2
+"""Copies of windows and states kept per person, so that a conversation goes on without a rerun."""
 DEVICE_PROCESS_BYTES = 512 * MIB
 """What a driver and its libraries keep on every device that is used."""
 DEVICE_HOST_BYTES = 512 * MIB
@@ -61,7 +65,7 @@ def llama_need(
     state = state_bytes(shape, slots=slots)
     device_state = state_bytes(shape, slots=slots, layers=on_device)
     weights = _device_weights(shape, first, has_output=gpu_layers > 0, host_experts=host_experts)
-    compute = compute_bytes(shape, cells, slots=slots)
+    compute = compute_bytes(shape, cells, slots=slots, kv_type=kv_type)
     used = max(1, devices) if gpu_layers else 0
     terms = [
         MemoryTerm("weights", _host_weights(shape, weights), weights),
@@ -70,13 +74,30 @@ def llama_need(
         MemoryTerm("output", 4 * shape.number("vocabulary") * slots),
         MemoryTerm(
             "process",
-            PROCESS_BYTES + (DEVICE_HOST_BYTES if used else 0),
+            PROCESS_BYTES
+            + VOCABULARY_BYTES * shape.number("vocabulary")
+            + (DEVICE_HOST_BYTES if used else 0),
             DEVICE_PROCESS_BYTES * used,
         ),
     ]
     if state:
         terms.insert(2, MemoryTerm("state", state - device_state, device_state))
-    return MemoryNeed(tuple(terms))
+    checkpoints = CHECKPOINTS * checkpoint_bytes(shape, cells, slots=slots, kv_type=kv_type)
+    if checkpoints:
+        terms.insert(-1, MemoryTerm("checkpoints", checkpoints))
+    return MemoryNeed(tuple(terms), cached=0 if used else shape.number("repacked_bytes"))
+
+
+def checkpoint_bytes(shape: LlamaShape, cells: Cells, *, slots: int, kv_type: str) -> int:
+    """Bytes of one copy, for everybody, of what a layer with a window or a state keeps."""
+    windowed = [layer for layer in range(shape.layers) if shape.windowed[layer]]
+    window = Cells(cells.window, min(cells.window, shape.number("window")), cells.batch)
+    total = state_bytes(shape, slots=slots)
+    for layer in windowed:
+        total += cache_bytes(
+            shape, window, slots=slots, kv_type=kv_type, layers=range(layer, layer + 1)
+        )
+    return total
 
 
 def _device_weights(shape: LlamaShape, first: int, *, has_output: bool, host_experts: int) -> int:

@@ -16,8 +16,9 @@ KV_TYPES = {"f16": (1, 2), "q8_0": (32, 34)}
 class LlamaShape:
     """A GGUF variant's facts in the form the formulas use."""
 
-    def __init__(self, variant: CarriedVariant) -> None:
+    def __init__(self, variant: CarriedVariant, family: str = "") -> None:
         self.variant = variant
+        self.family = family
         self._facts = dict(variant.shape)
         self.layers = self.number("layers")
 

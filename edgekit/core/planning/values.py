@@ -28,6 +28,8 @@ class MemoryNeed:
     """A memory sum by its terms, in bytes."""
 
     terms: tuple[MemoryTerm, ...]
+    cached: int = 0
+    """Bytes of files that stay in memory only while nobody else needs it; no part of the sum."""
 
     @property
     def host(self) -> int:

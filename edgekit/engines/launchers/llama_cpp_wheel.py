@@ -15,6 +15,8 @@ import sys
 
 import xllamacpp
 
+VERBOSITY = 4
+"""The least at which the engine prints the sizes of its buffers; it prints no prompts there."""
 CACHE_TYPES = {
     "f16": xllamacpp.ggml_type.GGML_TYPE_F16,
     "q8_0": xllamacpp.ggml_type.GGML_TYPE_Q8_0,
@@ -53,6 +55,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--ubatch-size", type=int, required=True, help="physical batch, tokens")
     parser.add_argument("--cache-type-k", choices=CACHE_TYPES, default="f16", help="K in the cache")
     parser.add_argument("--cache-type-v", choices=CACHE_TYPES, default="f16", help="V in the cache")
+    parser.add_argument("--ctx-checkpoints", type=int, default=0, help="copies kept per slot")
     parser.add_argument("--n-gpu-layers", type=int, choices=(0,), default=0, help="CPU build: none")
     parser.add_argument(
         "--embedding",
@@ -77,6 +80,7 @@ def _params(options: argparse.Namespace) -> xllamacpp.CommonParams:
     params.n_threads_http = options.parallel + 4
     params.fit_params = False  # the plan is pinned; guessing per start could differ per boot
     params.kv_unified = False  # each slot owns its context: nobody can crowd out another
+    params.n_ctx_checkpoints = options.ctx_checkpoints
     params.cache_ram_mib = 0  # no earlier user's prompt stays in memory
     params.n_gpu_layers = options.n_gpu_layers
     params.cache_type_k = CACHE_TYPES[options.cache_type_k]
@@ -89,6 +93,7 @@ def _params(options: argparse.Namespace) -> xllamacpp.CommonParams:
     params.endpoint_props = False
     params.endpoint_metrics = True
     params.warmup = True
+    params.verbosity = VERBOSITY
     if options.embedding is not None:
         params.embedding = True
         params.pooling_type = POOLINGS[options.embedding]

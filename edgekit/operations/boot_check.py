@@ -36,10 +36,10 @@ from edgekit.operations.host_records import (
     load_appliance,
     pretty_json,
     previous_generation,
-    read_marker,
     require_generation,
 )
 from edgekit.operations.host_trust import load_host_trust
+from edgekit.operations.unfinished import read_marker
 from edgekit.system.clock import boot_id, wall_clock
 from edgekit.system.files import durable_write, exclusive_lock, read_bounded
 from edgekit.system.services import AUDIT_WRITER, Services, UnitState, appliance_units

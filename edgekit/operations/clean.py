@@ -18,6 +18,7 @@ from edgekit.operations.host_records import (
     require_generation,
     save_pins,
 )
+from edgekit.operations.unfinished import read_marker
 from edgekit.system import generations
 from edgekit.system.files import (
     exclusive_lock,
@@ -42,15 +43,19 @@ class Collected:
 def collect_garbage(layout: HostLayout) -> Collected:
     """Remove what neither the current, the previous nor a pinned generation needs.
 
-    Raises NotInstalledError, BusyError, FormatError when a kept generation's manifest is damaged
-    (then nothing is removed).
+    Nor what work that was cut off still needs. Raises NotInstalledError, BusyError, FormatError
+    when a kept manifest is damaged (then nothing is removed).
     """
     with exclusive_lock(layout.lock, "this host"):
         current = require_generation(layout)
         previous = previous_generation(layout, current)
-        kept = [name for name in (current, previous, *sorted(load_pins(layout))) if name]
+        unfinished = read_marker(layout)
+        waiting = (unfinished.generation, unfinished.previous) if unfinished else ()
+        here = generations.installed(layout)
+        wanted = {current, previous, *load_pins(layout), *waiting}
+        kept = [name for name in here if name in wanted]
         needed = {digest for name in kept for digest in _blobs_of(layout, name)}
-        dropped = tuple(name for name in generations.installed(layout) if name not in kept)
+        dropped = tuple(name for name in here if name not in kept)
         audit_event(
             layout,
             {"type": "gc", "removed": ",".join(dropped)[:1000], "actor": f"uid {os.getuid()}"},
@@ -91,8 +96,6 @@ def remove_appliance(layout: HostLayout, *, with_audit_log: bool) -> None:
     """
     if not layout.is_private and os.geteuid() != 0:
         raise PrivilegeError("removing needs root", hint="sudo edgekit remove")
-    if layout.is_private:
-        layout.run.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(layout.lock, "this host"):
         if layout.audit.exists():
             audit_event(layout, {"type": "remove", "actor": f"uid {os.getuid()}"})
@@ -105,9 +108,9 @@ def remove_appliance(layout: HostLayout, *, with_audit_log: bool) -> None:
             _remove_link_or_tree(layout.root / name)
         if with_audit_log:
             for name in AUDIT_STATE:
-                _remove_link_or_tree(layout.root / name)
+                _remove_whole(layout.root / name)
         for leftover in (*layout.state.glob("*.json"), layout.applied_config):
-            leftover.unlink(missing_ok=True)
+            _unlink(leftover)
 
 
 def _blobs_of(layout: HostLayout, generation: str) -> set[Digest]:
@@ -139,8 +142,29 @@ def _digest_of(path: Path) -> Digest | None:
         return None
 
 
+def _remove_whole(path: Path) -> None:
+    """Remove an audit log so that what is left under its name is never a part of it."""
+    aside = path.with_name(f".{path.name}.removed")
+    remove_tree(aside)
+    if path.is_dir() and not path.is_symlink():
+        try:
+            path.rename(aside)
+        except OSError as error:
+            raise translate_os_error(error, f"removing {path.name}") from error
+        remove_tree(aside)
+    else:
+        _remove_link_or_tree(path)
+
+
 def _remove_link_or_tree(path: Path) -> None:
     if path.is_symlink():
-        path.unlink()
+        _unlink(path)
     else:
         remove_tree(path)
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise translate_os_error(error, f"removing {path.name}") from error

@@ -15,9 +15,10 @@ from edgekit.core.host_layout import HostLayout
 from edgekit.errors import EdgekitError
 from edgekit.exit_codes import ExitCode
 from edgekit.operations.boot_check import FAILED, load_boot_report, load_fallbacks
-from edgekit.operations.host_records import load_appliance, local_key, read_marker
+from edgekit.operations.host_records import load_appliance, local_key
 from edgekit.operations.host_trust import load_host_trust, trust_warnings
 from edgekit.operations.scrub import load_scrub_report
+from edgekit.operations.unfinished import read_marker
 from edgekit.system import generations, health
 from edgekit.system.clock import wall_clock
 from edgekit.system.files import free_bytes

@@ -1,11 +1,10 @@
-"""What a host remembers about its installations: audit events, settings, keys, unfinished work."""
+"""What a host remembers about its installations: audit events, settings, receipts, keys."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,18 @@ from edgekit.core.strict_json import parse_strict
 from edgekit.errors import EdgekitError, NotInstalledError
 from edgekit.system.audit_client import append_event
 from edgekit.system.audit_log import append_offline
-from edgekit.system.files import durable_write, read_bounded
+from edgekit.system.files import (
+    durable_write,
+    ensure_directory,
+    read_bounded,
+    translate_os_error,
+)
 from edgekit.system.generations import current_generation
 from edgekit.system.site_config import load_site_config
 
 RECEIPT = "receipt.json"
 MAX_KEY_BYTES = 1000
 MAX_RECEIPT_BYTES = 1 << 20
-_MAX_MARKER_BYTES = 4096
 _MAX_PINS_BYTES = 1 << 20
 
 
@@ -81,19 +84,24 @@ def is_committed(layout: HostLayout, generation: str) -> bool:
 
 def previous_generation(layout: HostLayout, generation: str) -> str | None:
     """What served, committed, before this generation was installed; None when nothing did."""
+    name = receipt_table(layout, generation).get("previous")
+    if isinstance(name, str) and name and is_committed(layout, name):
+        return name
+    return None
+
+
+def receipt_table(layout: HostLayout, generation: str) -> dict[str, Any]:
+    """A generation's receipt, empty when it has none. Raises HostError or FormatError."""
     path = layout.generation(generation) / RECEIPT
     if not path.is_file():
-        return None
+        return {}
     table = parse_strict(
         read_bounded(path, MAX_RECEIPT_BYTES, RECEIPT),
         max_bytes=MAX_RECEIPT_BYTES,
         what=RECEIPT,
         floats=True,
     )
-    name = table.get("previous") if isinstance(table, dict) else None
-    if isinstance(name, str) and name and is_committed(layout, name):
-        return name
-    return None
+    return table if isinstance(table, dict) else {}
 
 
 def set_previous(layout: HostLayout, generation: str, previous: str) -> None:
@@ -102,14 +110,10 @@ def set_previous(layout: HostLayout, generation: str, previous: str) -> None:
     Written before `current` moves to that generation, so the pointer never leads where no way back
     is known. Raises HostError, FormatError.
     """
-    path = layout.generation(generation) / RECEIPT
-    table = parse_strict(
-        read_bounded(path, MAX_RECEIPT_BYTES, RECEIPT),
-        max_bytes=MAX_RECEIPT_BYTES,
-        what=RECEIPT,
-        floats=True,
+    table = receipt_table(layout, generation)
+    durable_write(
+        layout.generation(generation) / RECEIPT, pretty_json({**table, "previous": previous})
     )
-    durable_write(path, pretty_json({**table, "previous": previous}))
 
 
 def load_pins(layout: HostLayout) -> frozenset[str]:
@@ -133,48 +137,16 @@ def _pins(layout: HostLayout) -> Path:
     return layout.state / "pins.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Unfinished:
-    """An installation that began: what it installs and what served before ("" for nothing)."""
-
-    generation: str
-    previous: str
-
-
-def begin_marker(layout: HostLayout, unfinished: Unfinished) -> None:
-    """Remember durably that an installation is under way."""
-    table = {"generation": unfinished.generation, "previous": unfinished.previous}
-    durable_write(_marker(layout), pretty_json(table))
-
-
-def read_marker(layout: HostLayout) -> Unfinished | None:
-    """The installation that was cut off, if one was. Raises FormatError when it is damaged."""
-    path = _marker(layout)
-    if not path.exists():
-        return None
-    data = read_bounded(path, _MAX_MARKER_BYTES, path.name)
-    fields = Fields(parse_strict(data, max_bytes=_MAX_MARKER_BYTES, what=path.name))
-    unfinished = Unfinished(fields.text("generation"), fields.text("previous"))
-    fields.finish()
-    return unfinished
-
-
-def end_marker(layout: HostLayout) -> None:
-    """The installation ended, well or not."""
-    _marker(layout).unlink(missing_ok=True)
-
-
-def _marker(layout: HostLayout) -> Path:
-    return layout.state / "installing.json"
-
-
 def keep_config(layout: HostLayout) -> None:
     """Remember the configuration in force as one that works. Raises HostError."""
     if layout.site_config.exists():
         data = read_bounded(layout.site_config, MAX_CONFIG_BYTES, "the configuration")
         durable_write(layout.applied_config, data)
-    else:
+        return
+    try:
         layout.applied_config.unlink(missing_ok=True)
+    except OSError as error:
+        raise translate_os_error(error, "forgetting the configuration") from error
 
 
 def ensure_api_keys(layout: HostLayout, *, renew: bool) -> str:
@@ -199,10 +171,22 @@ def ensure_api_keys(layout: HostLayout, *, renew: bool) -> str:
         note="this host's root",
         created=now,
     )
-    layout.configuration.mkdir(parents=True, exist_ok=True, mode=0o755)
+    try:
+        ensure_directory(layout.configuration)
+    except OSError as error:
+        raise translate_os_error(error, "making the configuration's folder") from error
     durable_write(layout.api_keys, encode_keys(KeyRing((user, local))), mode=0o600)
     durable_write(layout.local_key, local_token.encode() + b"\n", mode=0o600)
     return token
+
+
+def discard_api_keys(layout: HostLayout) -> None:
+    """Remove keys that nobody was ever shown; absent ones are fine. Raises HostError."""
+    try:
+        for path in (layout.api_keys, layout.local_key):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise translate_os_error(error, "removing the API keys") from error
 
 
 def pretty_json(table: dict[str, Any]) -> bytes:

@@ -25,19 +25,23 @@ from edgekit.core.preflight import (
 )
 from edgekit.errors import ConfigError, EdgekitError, PrivilegeError, TrustError
 from edgekit.operations.host_records import (
-    audit_event,
-    end_marker,
+    ensure_api_keys,
     is_committed,
     load_appliance,
-    read_marker,
 )
 from edgekit.operations.host_trust import trust_for_install
-from edgekit.operations.installation import Installation, Receipt
+from edgekit.operations.installation import Installation, Receipt, advance_trust
 from edgekit.operations.probe import probe_host
 from edgekit.operations.surroundings import look_around
+from edgekit.operations.unfinished import (
+    INSTALL,
+    Unfinished,
+    close_unfinished,
+    end_marker,
+)
 from edgekit.operations.verify import Trusting
 from edgekit.system import generations
-from edgekit.system.blob_store import intact_blobs, present_blobs
+from edgekit.system.blob_store import discard_staging, intact_blobs, present_blobs
 from edgekit.system.bundle_set import VerifiedSet, open_set, verify_set
 from edgekit.system.clock import wall_clock
 from edgekit.system.files import exclusive_lock, usual_umask
@@ -129,16 +133,15 @@ def install(options: InstallOptions, listener: Listener) -> Receipt:
     layout = options.layout
     if not layout.is_private and os.geteuid() != 0:
         raise PrivilegeError("installing needs root", hint="sudo edgekit install SET")
-    if layout.is_private:
-        layout.run.mkdir(parents=True, exist_ok=True)
     with usual_umask(), exclusive_lock(layout.lock, "this host"):
         verified = _verify(options)  # I1
         intact = intact_blobs(layout, _sizes(verified), listener)
         decided = _look(options, verified, intact).require()
-        previous = _committed_previous(layout, decided)
+        unfinished = close_unfinished(layout)
+        previous = _committed_previous(unfinished, decided)
         whole = not decided.missing and is_committed(layout, decided.generation)
         if decided.previous == decided.generation and whole:
-            return _nothing_to_do(decided)
+            return _finish(verified, decided, unfinished)
         reason = options.insecure_downgrade if verified.below_floor else None
         return Installation(verified, decided, previous, listener, break_glass=reason).run()
 
@@ -208,29 +211,28 @@ def _dotted(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
 
 
-def _committed_previous(layout: HostLayout, decided: InstallPlan) -> str | None:
-    """What a failure goes back to; closes in the audit log what an earlier run left open (I7)."""
-    unfinished = read_marker(layout)
+def _committed_previous(unfinished: Unfinished | None, decided: InstallPlan) -> str | None:
+    """What a failure goes back to: what served, and was committed, before this release."""
     previous = decided.previous
+    if unfinished is not None and (unfinished.verb, unfinished.generation) == (INSTALL, previous):
+        previous = unfinished.previous or None
+    return None if previous == decided.generation else previous
+
+
+def _finish(
+    verified: VerifiedSet, decided: InstallPlan, unfinished: Unfinished | None
+) -> Receipt:
+    """Everything is in place; do what an earlier run did not come to after its receipt.
+
+    That run printed no API key when it was the host's first.
+    """
+    layout, key = decided.layout, ""
+    advance_trust(layout, verified)
     if unfinished is not None:
-        audit_event(
-            layout,
-            {
-                "type": "install_abort",
-                "generation": unfinished.generation,
-                "reason": "interrupted",
-                "actor": f"uid {os.getuid()}",
-            },
-        )
+        discard_staging(layout, decided.generation)
+        if unfinished.verb == INSTALL and not unfinished.previous:
+            key = ensure_api_keys(layout, renew=True)
         end_marker(layout)
-        if previous == unfinished.generation:
-            previous = unfinished.previous or None
-    if previous == decided.generation:
-        return None
-    return previous
-
-
-def _nothing_to_do(decided: InstallPlan) -> Receipt:
     return Receipt(
-        decided.generation, decided.generation, True, 0, {}, (), "", decided.appliance.listen, {}
+        decided.generation, decided.generation, True, 0, {}, (), key, decided.appliance.listen, {}
     )

@@ -15,15 +15,14 @@ from typing import Any
 from edgekit import __version__
 from edgekit.core import trust
 from edgekit.core.events import Finished, Listener, Started, Warned
+from edgekit.core.host_layout import HostLayout
 from edgekit.core.install_plan import InstallPlan, plan_table
 from edgekit.errors import EdgekitError, WeightsError
 from edgekit.operations.activation import activate, check_health, deactivate, services_for
 from edgekit.operations.host_records import (
     RECEIPT,
-    Unfinished,
     audit_event,
-    begin_marker,
-    end_marker,
+    discard_api_keys,
     ensure_api_keys,
     is_committed,
     keep_config,
@@ -31,6 +30,13 @@ from edgekit.operations.host_records import (
     previous_generation,
 )
 from edgekit.operations.sealing import seal_weights
+from edgekit.operations.unfinished import (
+    INSTALL,
+    Unfinished,
+    begin_marker,
+    end_marker,
+    new_attempt,
+)
 from edgekit.system import generations
 from edgekit.system.blob_store import copy_blobs, discard_blobs, discard_staging
 from edgekit.system.bundle_set import VerifiedSet
@@ -59,6 +65,8 @@ class Receipt:
     api_key: str
     listen: str
     tokens_per_second: dict[str, float]
+    attempt: str = ""
+    """What the audit log calls this installation."""
 
     def table(self) -> dict[str, Any]:
         """The receipt as plain JSON values, without the key's secret."""
@@ -94,23 +102,37 @@ class Installation:
         self._listener = listener
         self._seconds: dict[str, float] = {}
         self._touched_services = False
-        # A committed generation that is installed again is being repaired: it stays whatever comes.
-        self._repairing = is_committed(self._layout, plan.generation)
+        # A committed generation that serves and is installed again is being repaired: it stays
+        # whatever comes. One that does not serve may fail to start, but keeps its files.
+        self._was_committed = is_committed(self._layout, plan.generation)
+        self._repairing = self._was_committed and plan.previous == plan.generation
         if self._repairing:
             self._previous = previous_generation(self._layout, plan.generation)
-        # The floor rises with the first commit and stays: below it nobody was shown an API key.
-        self._first_ever = TrustStore(self._layout.trust).load().floor.sequence == 0
+        # Before the first receipt nobody was shown an API key.
+        self._first_ever = not any(
+            is_committed(self._layout, name) for name in generations.installed(self._layout)
+        )
+        self._brought = tuple(d for d in plan.missing if not self._layout.blob(d).exists())
         self._services = services_for(self._layout)
+        self._attempt = new_attempt()
 
     def run(self) -> Receipt:
-        """Carry out the plan; on any failure undo it and re-raise."""
-        self._audit("install_begin")  # I7
-        begin_marker(self._layout, Unfinished(self._plan.generation, self._previous or ""))
+        """Carry out the plan; on any failure before the receipt undo it and re-raise.
+
+        With the receipt the release is committed and proves its floor (I6). When root or floor then
+        cannot be written, the error is raised, nothing is undone, and the next run writes them.
+        """
+        begin_marker(
+            self._layout,
+            Unfinished(INSTALL, self._attempt, self._plan.generation, self._previous or ""),
+        )
         try:
+            self._audit("install_begin")  # I7
             receipt = self._forward()
         except BaseException as error:
             self._undo(error)
             raise
+        advance_trust(self._layout, self._verified)
         end_marker(self._layout)
         if isinstance(self._services, ForegroundServices):
             self._services.stop()
@@ -129,7 +151,7 @@ class Installation:
         with self._timed("health"):
             rates = self._check_health()
         keep_config(self._layout)
-        self._advance_trust()
+        self._audit("install_commit")  # I7
         receipt = Receipt(
             generation=self._plan.generation,
             previous=self._previous or "",
@@ -138,6 +160,7 @@ class Installation:
             seconds=self._seconds,
             images=images,
             api_key=new_key,
+            attempt=self._attempt,
             listen=self._plan.appliance.listen,
             tokens_per_second=rates,
         )
@@ -181,8 +204,6 @@ class Installation:
             "manifest.json": self._verified.metadata["manifest.json"],
             "root.json": self._verified.root.data,
         }
-        if generations.current_generation(self._layout) == self._plan.generation:
-            self._stop()  # a repair replaces the folder that serves
         sealed = replace(self._plan, appliance=seal_weights(self._plan.appliance))
         generations.build_generation(sealed, documents)  # I4
         return ensure_api_keys(self._layout, renew=self._first_ever)
@@ -203,10 +224,6 @@ class Installation:
             loaded.append(pinned_reference(image))
         return tuple(loaded)
 
-    def _stop(self) -> None:
-        self._touched_services = True
-        self._services.stop()
-
     def _switch_and_start(self) -> None:
         self._touched_services = True
         activate(self._layout, self._plan.generation, self._services)
@@ -214,36 +231,24 @@ class Installation:
     def _check_health(self) -> dict[str, float]:
         return check_health(self._layout, self._plan.generation)
 
-    def _advance_trust(self) -> None:
-        """Record the commit, then raise root and floor (I6); the receipt comes after."""
-        self._audit("install_commit")  # I7
-        statement = self._plan.statement
-        store = TrustStore(self._layout.trust)
-        if store.load().root != self._verified.root:
-            store.save_root(self._verified.root)
-        store.save_floor(trust.statement_floor(statement))  # a downgrade lowers nothing
-
     def _undo(self, error: BaseException) -> None:
         """Back to what served before. The first failure is what gets reported, whatever happens."""
         self._listener(Warned("undoing the installation"))
-        steps = () if self._repairing else (self._undo_services, self._undo_files)
-        for step in steps:
-            try:
-                step()
-            except EdgekitError as second:
-                self._listener(Warned(f"could not undo everything: {second.message}"))
-        with contextlib.suppress(EdgekitError):
+        try:
+            if not self._repairing:
+                self._undo_services()
+                self._undo_files()
             if isinstance(error, EdgekitError):  # an interrupted copy is kept for the next run
-                discard_staging(self._layout, self._plan.generation)
-                if not self._repairing:
-                    discard_blobs(self._layout, self._plan.missing)
-        with contextlib.suppress(EdgekitError):
+                self._undo_copy()
             self._audit("install_abort", reason=getattr(error, "slug", type(error).__name__))
-        with contextlib.suppress(OSError):
             end_marker(self._layout)
+        except EdgekitError as second:
+            # What is left may still be needed, and the next run knows from the marker what to do.
+            self._listener(Warned(f"could not undo everything: {second.message}"))
 
     def _undo_services(self) -> None:
-        if not self._touched_services:
+        serves = generations.current_generation(self._layout)
+        if not self._touched_services and serves != self._plan.generation:
             return
         if self._previous is None:
             deactivate(self._layout, self._services)
@@ -253,17 +258,23 @@ class Installation:
         else:
             activate(self._layout, self._previous, self._services)
 
+    def _undo_copy(self) -> None:
+        discard_staging(self._layout, self._plan.generation)
+        if not self._repairing:
+            discard_blobs(self._layout, self._brought)
+
     def _undo_files(self) -> None:
-        if generations.current_generation(self._layout) != self._plan.generation:
+        serves = generations.current_generation(self._layout)
+        if not self._was_committed and serves != self._plan.generation:
             generations.remove_generation(self._layout, self._plan.generation)
         if self._first_ever:
-            for path in (self._layout.api_keys, self._layout.local_key):
-                path.unlink(missing_ok=True)
+            discard_api_keys(self._layout)
 
     def _audit(self, kind: str, **fields: str) -> None:
         statement = self._plan.statement
         record = {
             "type": kind,
+            "attempt": self._attempt,
             "generation": self._plan.generation,
             "statement": str(statement.digest),
             "signers": ",".join(statement.signers),
@@ -275,3 +286,13 @@ class Installation:
             **fields,
         }
         audit_event(self._layout, record)
+
+
+def advance_trust(layout: HostLayout, verified: VerifiedSet) -> None:
+    """Raise root and floor to a committed release's (I6); writes only what is not there yet.
+
+    Raises DiskFullError, PrivilegeError or HostError.
+    """
+    store = TrustStore(layout.trust)
+    store.ensure_root(verified.root)
+    store.save_floor(trust.statement_floor(verified.statement))  # a downgrade lowers nothing

@@ -20,6 +20,15 @@ from edgekit.operations.host_records import (
     require_generation,
     set_previous,
 )
+from edgekit.operations.unfinished import (
+    ROLLBACK,
+    Unfinished,
+    begin_marker,
+    close_unfinished,
+    end_marker,
+    new_attempt,
+    read_marker,
+)
 from edgekit.system.files import exclusive_lock, usual_umask
 from edgekit.system.services import ForegroundServices
 
@@ -29,40 +38,68 @@ def rollback(
 ) -> tuple[str, str]:
     """Serve the previous generation again, or the one named `to`; (from, to).
 
-    The floor stays where it is: going back is a local act, and a set older than the floor still
-    cannot be installed. When the previous generation does not answer its questions the current one
-    is started again and the error raised. Raises NotInstalledError, BusyError, EngineError.
+    A rollback that was cut off is finished, not followed by another. After an installation that was
+    cut off, previous is what served before it. The floor stays where it is: going back is a local
+    act, and a set older than the floor still cannot be installed. When the previous generation does
+    not answer its questions the current one is started again and the error raised. Raises
+    NotInstalledError, BusyError, EngineError.
     """
     with usual_umask(), exclusive_lock(layout.lock, "this host"):
-        current = require_generation(layout)
-        previous = previous_generation(layout, current) if to is None else _named(layout, to)
-        if previous is None or previous == current:
-            raise NotInstalledError(
-                "there is no earlier release to go back to", found=current, hint="edgekit status"
-            )
-        record = {"generation": previous, "previous": current, "actor": f"uid {os.getuid()}"}
-        audit_event(layout, {"type": "rollback_begin", **record})
+        step = _step(layout, require_generation(layout), to)
+        begin_marker(layout, step)
+        record = {
+            "attempt": step.attempt,
+            "generation": step.generation,
+            "previous": step.previous,
+            "actor": f"uid {os.getuid()}",
+        }
         services = services_for(layout)
         listener(Started("roll back"))
         try:
-            set_previous(layout, previous, current)
-            activate(layout, previous, services)
-            check_health(layout, previous)
+            audit_event(layout, {"type": "rollback_begin", **record})
+            if is_committed(layout, step.previous):
+                set_previous(layout, step.generation, step.previous)
+            activate(layout, step.generation, services)
+            check_health(layout, step.generation)
         except BaseException:
             with contextlib.suppress(EdgekitError):
-                activate(layout, current, services)
-            audit_event(layout, {"type": "rollback_abort", **record})
+                activate(layout, step.previous, services)
+                audit_event(layout, {"type": "rollback_abort", **record})
+                end_marker(layout)
             raise
         audit_event(layout, {"type": "rollback_commit", **record})
+        end_marker(layout)
         if isinstance(services, ForegroundServices):
             services.stop()
         listener(Finished("roll back"))
-    return current, previous
+    return step.previous, step.generation
 
 
-def _named(layout: HostLayout, generation: str) -> str:
-    if not is_committed(layout, generation):
+def _step(layout: HostLayout, current: str, to: str | None) -> Unfinished:
+    """From where to where; raises NotInstalledError when there is nothing to go back to."""
+    unfinished = read_marker(layout)
+    if unfinished is not None and _goes_on(unfinished, to):
+        return unfinished
+    target = previous_generation(layout, current) if to is None else to
+    if unfinished is not None:
+        close_unfinished(layout)
+        if to is None and unfinished.generation == current and not is_committed(layout, current):
+            target = unfinished.previous or None
+    if target is None or target == current:
         raise NotInstalledError(
-            "no such release is installed here", found=generation, hint="edgekit status"
+            "there is no earlier release to go back to", found=current, hint="edgekit status"
         )
-    return generation
+    if not is_committed(layout, target):
+        raise NotInstalledError(
+            "no such release is installed here", found=target, hint="edgekit status"
+        )
+    return Unfinished(ROLLBACK, new_attempt(), target, current)
+
+
+def _goes_on(unfinished: Unfinished, to: str | None) -> bool:
+    """Whether this is the rollback that was cut off."""
+    return (
+        unfinished.verb == ROLLBACK
+        and bool(unfinished.attempt)
+        and to in (None, unfinished.generation)
+    )

@@ -47,18 +47,15 @@ def import_roots(
     SignatureError, TrustError or FormatError; the host's trust is then as it was.
     """
     documents = [read_bounded(path, trust.MAX_ROOT_BYTES, path.name) for path in _in_order(paths)]
-    if layout.is_private:
-        layout.run.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(layout.lock, "this host"):
         store = TrustStore(layout.trust)
         present = load_host_trust(layout).root
         chain = _follow(documents, present, fingerprint, insecure_developer=insecure_developer)
         for root in chain:
             _audit(layout, root)  # what cannot be recorded is not done
-        if chain:
-            store.save_root(chain[-1])
         newest = chain[-1] if chain else present
         assert newest is not None
+        store.ensure_root(newest)
         return ImportedRoots(newest, len(chain))
 
 

@@ -15,7 +15,7 @@ from edgekit.core.audit_checkpoint import CHECKPOINT_TYPE, Checkpoint, encode_ch
 from edgekit.core.audit_keys import KEY_BYTES, AuditKey, encode_audit_key
 from edgekit.core.envelope import encode_envelope
 from edgekit.errors import AuditFormatError
-from edgekit.system.audit_files import signer_folder
+from edgekit.system.audit_files import signer_folder, unavailable
 from edgekit.system.audit_secrets import MAC_KEY_NAME, SECTOR, read_mac_key
 from edgekit.system.files import fsync_directory, write_all
 from edgekit.system.signing import PairSigner, create_signer, load_signer
@@ -49,6 +49,20 @@ class Keyring:
             os.close(descriptor)
         self.key, self._slot = key, new
 
+    def finish_change(self) -> None:
+        """Write again what a cut or a failed sync left of `keep`. Raises AuditUnavailableError."""
+        path = self._folder / MAC_KEY_NAME
+        try:
+            descriptor = os.open(path, _FLAGS)
+            try:
+                if os.pread(descriptor, SECTOR, (1 - self._slot) * SECTOR).strip(b"\0"):
+                    _write_sector(descriptor, self._slot, encode_audit_key(self.key))
+                    _write_sector(descriptor, 1 - self._slot, b"")
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise unavailable("cannot write the audit log's MAC key", path, error) from error
+
 
 def create_keyring(directory: Path, log_id: str) -> Keyring:
     """Make the keys of a new log; the folder belongs to the log folder's owner. Raises OSError."""
@@ -75,7 +89,9 @@ def load_keyring(directory: Path, log_id: str) -> Keyring:
     key, slot = read_mac_key(folder / MAC_KEY_NAME)
     if key.log_id != log_id:
         raise AuditFormatError("the audit log's MAC key is another log's", where=str(folder))
-    return Keyring(folder, signer, key, slot)
+    keyring = Keyring(folder, signer, key, slot)
+    keyring.finish_change()
+    return keyring
 
 
 def give_to_owner(directory: Path, *paths: Path) -> None:

@@ -42,7 +42,7 @@ from edgekit.system.audit_files import (
 )
 from edgekit.system.audit_keyring import Keyring, create_keyring, give_to_owner, load_keyring
 from edgekit.system.audit_recovery import Trusted, recover, write_new
-from edgekit.system.files import fsync_directory, remove_tree
+from edgekit.system.files import ensure_directory, fsync_directory, remove_tree
 
 SEGMENT_BYTES = 64 << 20
 HEAD_BYTES = 512
@@ -297,7 +297,7 @@ def open_audit_log(
     and the verifier's errors when the log is not intact.
     """
     try:
-        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        ensure_directory(directory, mode=0o750)
         lock = _take_lock(directory)
     except OSError as error:
         raise unavailable("cannot open the audit log", directory, error) from error

@@ -23,7 +23,7 @@ from edgekit.core.hybrid_key import HybridKey
 from edgekit.errors import AuditError, AuditTruncatedError
 from edgekit.system.audit_files import first_record, log_segments, segment_lines
 from edgekit.system.audit_keyring import give_to_owner
-from edgekit.system.files import fsync_directory, write_all
+from edgekit.system.files import fsync_directory, pwrite_all, write_all
 
 Sync = Callable[[int], None]
 
@@ -71,10 +71,11 @@ def recover(directory: Path, trusted: Trusted, pace: Pace, now: Times, sync: Syn
     """
     torn: list[Torn] = []
     for path in reversed(log_segments(directory)):
-        state, last, end = _verify(path, trusted)
+        state, last, known, end = _verify(path, trusted)
         if state is None:
             torn += _drop(path, sync)
             continue
+        _write_again(path, known, end, sync)
         torn += _set_aside(path, end, sync)
         _check_reached(directory, state, trusted)
         return Recovered(state, last, tuple(torn))
@@ -94,22 +95,45 @@ def _check_reached(directory: Path, state: LogState, trusted: Trusted) -> None:
         )
 
 
-def _verify(path: Path, trusted: Trusted) -> tuple[LogState | None, Times | None, int]:
-    """The state after a segment's last good record, that record's time, and its end in bytes."""
+def _verify(path: Path, trusted: Trusted) -> tuple[LogState | None, Times | None, int, int]:
+    """The state after a segment's last good record, that record's time, and two ends in bytes.
+
+    The ends are those of the last record that the kept head acknowledges, and of the last good one.
+    """
     first, lines = first_record(path), list(segment_lines(path))
     head = trusted.kept if trusted.kept.seq >= first else None
     verifier = Verifier(Evidence(trusted.signer, (trusted.key,), (), head, first))
-    good, end = 0, 0
+    good, known, end = 0, 0, 0
     try:
         for verified in verifier.check(lines):
             good, end = good + 1, verified.line.offset + len(verified.line.data) + 1
+            known = end if first + good - 1 <= trusted.kept.seq else known
     except AuditError:
         reached = first + good - 1
         if reached < trusted.kept.seq or good == len(lines) or _is_whole(lines, good, verifier):
             raise
     if not good:
-        return None, None, 0
-    return verifier.state(), times_of(parse_line(lines[good - 1], first + good - 1)), end
+        return None, None, 0, 0
+    last = times_of(parse_line(lines[good - 1], first + good - 1))
+    return verifier.state(), last, known, end
+
+
+def _write_again(path: Path, start: int, end: int, sync: Sync) -> None:
+    """Write the records that nobody was told about once more, before others are chained to them.
+
+    Perhaps their sync failed: then they are in memory alone, and a later sync would pass them over.
+    """
+    if start == end:
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        data = os.pread(descriptor, end - start, start)
+        if len(data) != end - start:
+            raise OSError(f"{path.name} became shorter")
+        pwrite_all(descriptor, memoryview(data), start)
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _is_whole(lines: list[LogLine], good: int, verifier: Verifier) -> bool:

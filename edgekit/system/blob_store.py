@@ -11,7 +11,7 @@ from edgekit.core.events import Advanced, Finished, Listener, Started
 from edgekit.core.host_layout import HostLayout
 from edgekit.errors import DigestError
 from edgekit.system.bundle_set import VerifiedSet
-from edgekit.system.files import fsync_directory, remove_tree, translate_os_error
+from edgekit.system.files import ensure_directory, fsync_directory, remove_tree, translate_os_error
 from edgekit.system.volumes import BlobSink, hash_file, read_volumes, worker_count
 
 
@@ -70,7 +70,8 @@ def copy_blobs(
     """
     staging = layout.staging / verified.statement.generation
     try:
-        staging.mkdir(parents=True, exist_ok=True, mode=0o700)
+        ensure_directory(layout.staging)
+        staging.mkdir(exist_ok=True, mode=0o700)
         wanted = _not_staged(staging, missing)
         sink = BlobSink(staging, verified.table, wanted)
         try:
@@ -109,7 +110,7 @@ def _land(staging: Path, missing: tuple[Digest, ...], layout: HostLayout) -> Non
     folders = set()
     for digest in missing:
         target = layout.blob(digest)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        ensure_directory(target.parent)
         os.chmod(staging / digest.value, 0o444)  # noqa: PTH101 - same call, no Path to build twice
         (staging / digest.value).rename(target)
         folders.add(target.parent)

@@ -64,6 +64,19 @@ def durable_write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         raise translate_os_error(error, f"writing {path.name}") from error
 
 
+def discard_temporaries(folder: Path) -> None:
+    """Remove what `durable_write` and `switch_link` leave behind in a folder when they are cut off.
+
+    Only while nobody else writes there. Raises HostError.
+    """
+    try:
+        for pattern in (".*.tmp", ".*.new"):
+            for path in folder.glob(pattern):
+                path.unlink()
+    except OSError as error:
+        raise translate_os_error(error, f"tidying {folder.name}") from error
+
+
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Write all bytes, however many short writes it takes. Raises OSError."""
     view = memoryview(data)
@@ -76,6 +89,18 @@ def pwrite_all(descriptor: int, data: memoryview, offset: int) -> None:
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written
+
+
+def ensure_directory(path: Path, *, mode: int = 0o755) -> None:
+    """Make a folder and those above it that are missing, each durable in the one above.
+
+    `mode` is the folder's own; those above get 0755. Raises OSError.
+    """
+    if path.is_dir():
+        return
+    ensure_directory(path.parent)
+    path.mkdir(mode=mode, exist_ok=True)
+    fsync_directory(path.parent)
 
 
 def fsync_directory(path: Path) -> None:
@@ -100,6 +125,19 @@ def fsync_tree(root: Path) -> None:
             finally:
                 os.close(descriptor)
         fsync_directory(Path(directory))
+
+
+def replace_files(source: Path, target: Path) -> None:
+    """Move every file below `source`, all fsynced, to its place below `target`, durably.
+
+    Each replaces what was there in one step; other files of `target` stay. Raises OSError.
+    """
+    for directory, _, names in os.walk(source):
+        below = target / Path(directory).relative_to(source)
+        ensure_directory(below)
+        for name in names:
+            Path(directory, name).rename(below / name)
+        fsync_directory(below)
 
 
 def switch_link(link: Path, target: str) -> None:
@@ -211,8 +249,9 @@ def exclusive_lock(path: Path, what: str) -> Iterator[None]:
                 found=f"process {holder}",
                 hint="wait for it to end, then run the same command again",
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        with suppress(OSError):  # the number is for people; the lock is held without it
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
         os.close(descriptor)

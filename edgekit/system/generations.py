@@ -10,10 +10,12 @@ from edgekit.core.install_plan import InstallPlan
 from edgekit.errors import EdgekitError
 from edgekit.system.files import (
     durable_write,
+    ensure_directory,
     fsync_directory,
     fsync_tree,
     link_or_copy,
     remove_tree,
+    replace_files,
     switch_link,
     translate_os_error,
 )
@@ -40,13 +42,16 @@ def installed(layout: HostLayout) -> tuple[str, ...]:
 def build_generation(plan: InstallPlan, documents: dict[str, bytes]) -> None:
     """Make the generation's folder out of blobs, units and documents; idempotent.
 
-    Raises DiskFullError or HostError; on failure the half-built folder is removed.
+    A folder that is there already may be serving: its files are replaced one by one, each by a
+    rename, so that nothing is ever missing from it. Raises DiskFullError or HostError; on failure
+    the half-built folder is removed.
     """
     final = plan.layout.generation(plan.generation)
-    partial = final.with_name(f".{final.name}.partial")
+    partial = _partial(plan.layout, plan.generation)
     remove_tree(partial)
     try:
-        partial.mkdir(parents=True)
+        ensure_directory(final.parent)
+        partial.mkdir()
         for entry in plan.tree:
             path = partial / str(entry.path)
             link_or_copy(
@@ -56,9 +61,12 @@ def build_generation(plan: InstallPlan, documents: dict[str, bytes]) -> None:
                 label_program(path)
         _write_documents(partial, plan, documents)
         fsync_tree(partial)
-        remove_tree(final)
-        partial.rename(final)
-        fsync_directory(final.parent)
+        if final.is_dir():
+            replace_files(partial, final)
+            remove_tree(partial)
+        else:
+            partial.rename(final)
+            fsync_directory(final.parent)
     except OSError as error:
         remove_tree(partial)
         raise translate_os_error(error, "building the generation") from error
@@ -92,6 +100,15 @@ def clear_current(layout: HostLayout) -> None:
 
 
 def remove_generation(layout: HostLayout, generation: str) -> None:
-    """Remove a generation that does not serve, and its half-built form."""
+    """Remove a generation that does not serve, and its half-built form. Raises HostError."""
     remove_tree(layout.generation(generation))
-    remove_tree(layout.generation(f".{generation}.partial"))
+    remove_partial(layout, generation)
+
+
+def remove_partial(layout: HostLayout, generation: str) -> None:
+    """Remove the half-built form of a generation; absent is fine. Raises HostError."""
+    remove_tree(_partial(layout, generation))
+
+
+def _partial(layout: HostLayout, generation: str) -> Path:
+    return layout.generation(f".{generation}.partial")

@@ -14,7 +14,12 @@ from typing import TypeVar
 
 from edgekit.core import trust
 from edgekit.errors import FormatError, SignatureError, TrustError
-from edgekit.system.files import durable_write, fsync_directory, read_bounded, translate_os_error
+from edgekit.system.files import (
+    durable_write,
+    ensure_directory,
+    read_bounded,
+    translate_os_error,
+)
 
 _ROOT_NAMES = ("root.json", "root-b.json")
 _FLOOR_NAMES = ("floor-a.json", "floor-b.json")
@@ -55,9 +60,9 @@ class TrustStore:
         """
         return HostTrust(self._load_root(), self._load_floor(proven))
 
-    def save_root(self, root: trust.TrustedRoot) -> None:
-        """Make an accepted root the host's root. Verified first, then persisted."""
-        self._write(_ROOT_NAMES, root.data)
+    def ensure_root(self, root: trust.TrustedRoot) -> None:
+        """Make an accepted root the host's root, in both copies. Verified first, then persisted."""
+        self._ensure(_ROOT_NAMES, root.data)
 
     def save_floor(self, floor: trust.Floor) -> None:
         """Raise the floor, copy by copy; called only after a release is committed (I6).
@@ -65,17 +70,22 @@ class TrustStore:
         No part of it ever goes down, whatever `floor` says.
         """
         raised = self._load_floor(floor).raised(floor)
-        self._write(_FLOOR_NAMES, trust.encode_floor(raised))
+        self._ensure(_FLOOR_NAMES, trust.encode_floor(raised))
 
-    def _write(self, names: tuple[str, ...], data: bytes) -> None:
-        if not self._directory.is_dir():
-            try:
-                self._directory.mkdir(parents=True, exist_ok=True, mode=0o755)
-                fsync_directory(self._directory.parent)
-            except OSError as error:
-                raise translate_os_error(error, "making the trust folder") from error
+    def _ensure(self, names: tuple[str, ...], data: bytes) -> None:
+        """Write the copies, one after the other, unless all of them are there already."""
+        if all(self._holds(name, data) for name in names):
+            return
+        try:
+            ensure_directory(self._directory)
+        except OSError as error:
+            raise translate_os_error(error, "making the trust folder") from error
         for name in names:
             durable_write(self._directory / name, data)
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        path = self._directory / name
+        return path.is_file() and read_bounded(path, trust.MAX_ROOT_BYTES, name) == data
 
     def _load_root(self) -> trust.TrustedRoot | None:
         def parse(path: Path) -> trust.TrustedRoot:

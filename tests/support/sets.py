@@ -140,6 +140,8 @@ class SetBuilder:
     installer: bytes = b"#!/bin/sh\nexit 0\n"
     roles: dict[str, str] = field(default_factory=dict)
     """Roles by path, for entries that have not all the one `role`."""
+    executables: frozenset[str] = frozenset()
+    """Paths of the entries that are programs."""
     sbom: bytes = b""
     build: Build | None = None
 
@@ -183,7 +185,7 @@ class SetBuilder:
                     file.write(content)
             digest, size = hash_file(source, "sha384")
             role = self.roles.get(path, self.role)
-            entries.append(Entry(RelPath(path), role, size, digest))
+            entries.append(Entry(RelPath(path), role, size, digest, path in self.executables))
             blobs.setdefault(digest, BlobSource(digest, size, source))
         return tuple(entries), tuple(blobs.values())
 

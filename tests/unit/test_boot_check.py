@@ -24,7 +24,7 @@ from edgekit.operations.boot_check import (
     load_boot_report,
     load_fallbacks,
 )
-from edgekit.operations.host_records import Unfinished, begin_marker
+from edgekit.operations.unfinished import INSTALL, Unfinished, begin_marker
 from edgekit.system.files import exclusive_lock
 from edgekit.system.services import AUDIT_WRITER, GATEWAY, UnitState
 from edgekit.system.trust_store import TrustStore
@@ -236,7 +236,7 @@ def test_a_way_back_that_was_cut_off_is_walked_to_its_end(site: Site) -> None:
 
 def test_an_installation_cut_off_after_its_switch_goes_back_too(site: Site) -> None:
     (site.layout.generation(site.new) / "receipt.json").unlink()
-    begin_marker(site.layout, Unfinished(site.new, site.old))
+    begin_marker(site.layout, Unfinished(INSTALL, "a", site.new, site.old))
     site.api.answers = "London."
     assert site.check().verdict == "went back"
     assert site.serves() == site.old

@@ -1,0 +1,68 @@
+"""The list of suites: what each does, how many points it must have, and the bugs it must see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from tests.fault import sweeps
+from tests.fault.points import Fire, Point, Tally, a_world, fire_all, sampled
+from tests.fault.world import World
+
+
+class Runner(Protocol):
+    """Runs a suite: `count` points (None for all), with a bug put in when one is named."""
+
+    def __call__(
+        self, count: int | None, seed: int, processes: int, sabotage: str | None
+    ) -> Tally: ...
+
+
+@dataclass(frozen=True)
+class Suite:
+    """`bar` is how many points the full form must have, `sample` how many the short one has.
+
+    `controls` are bugs of `sabotage` by the number of points they are given; `needs_root` says that
+    it mounts file systems.
+    """
+
+    what: str
+    bar: int
+    sample: int
+    run: Runner
+    controls: dict[str, int]
+    needs_root: bool = False
+
+
+def _over_points(plan: Callable[[World, int], list[Point]], fire: Fire) -> Runner:
+    """A suite whose points all start from a scenario of the world."""
+
+    def run(count: int | None, seed: int, processes: int, sabotage: str | None) -> Tally:
+        with a_world() as world:
+            points = plan(world, seed)
+        return fire_all(fire, sampled(points, count, seed), processes=processes, sabotage=sabotage)
+
+    return run
+
+
+SUITES: dict[str, Suite] = {
+    "kill": Suite(
+        "SIGKILL before every call that changes a file, and in the middle of every write, of each "
+        "command that changes a host; then the same command again",
+        2000, 300, _over_points(lambda world, _seed: list(sweeps.kill_points(world)),
+                                sweeps.fire_kill),
+        {"write_in_place": 200, "switch_first": 100}),
+    "kill-recovery": Suite(
+        "SIGKILL at a call, SIGKILL at a call of the run that recovers; then the command again",
+        500, 40, _over_points(lambda world, seed: sweeps.pair_points(world, 500, seed),
+                              sweeps.fire_pair),
+        {"switch_first": 60}),
+    "errno": Suite(
+        "EIO, ENOSPC, EDQUOT, EROFS and EINTR at every call that changes a file, EIO, ENOSPC and "
+        "EROFS also from there on, and every write cut short: no success on a lost write, no file "
+        "synced again after a failed fsync, no unexpected error; then the command again",
+        3000, 250, _over_points(lambda world, _seed: list(sweeps.errno_points(world)),
+                                sweeps.fire_errno),
+        {"swallow_errors": 300, "retry_fsync": 300, "one_write": 300}),
+}

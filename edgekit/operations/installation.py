@@ -294,5 +294,5 @@ def advance_trust(layout: HostLayout, verified: VerifiedSet) -> None:
     Raises DiskFullError, PrivilegeError or HostError.
     """
     store = TrustStore(layout.trust)
-    store.ensure_root(verified.root)
+    store.save_root(verified.root)
     store.save_floor(trust.statement_floor(verified.statement))  # a downgrade lowers nothing

@@ -55,7 +55,7 @@ def import_roots(
             _audit(layout, root)  # what cannot be recorded is not done
         newest = chain[-1] if chain else present
         assert newest is not None
-        store.ensure_root(newest)
+        store.save_root(newest)
         return ImportedRoots(newest, len(chain))
 
 

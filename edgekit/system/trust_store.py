@@ -60,7 +60,7 @@ class TrustStore:
         """
         return HostTrust(self._load_root(), self._load_floor(proven))
 
-    def ensure_root(self, root: trust.TrustedRoot) -> None:
+    def save_root(self, root: trust.TrustedRoot) -> None:
         """Make an accepted root the host's root, in both copies. Verified first, then persisted."""
         self._ensure(_ROOT_NAMES, root.data)
 

@@ -59,7 +59,7 @@ class Fixture:
         other = {**ENTRIES, "models/b.bin": b"c" * (BLOCK_BYTES - 100)}
         self.other = SetBuilder(entries=other).write(base / "other")
         self.layout = HostLayout(base / "host")
-        TrustStore(self.layout.trust).ensure_root(SetBuilder().roots[0].trusted())
+        TrustStore(self.layout.trust).save_root(SetBuilder().roots[0].trusted())
         self.host = TrustStore(self.layout.trust).load()
 
     def verify(self, *folders: Path) -> VerifiedSet:

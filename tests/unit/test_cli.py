@@ -105,7 +105,7 @@ def test_a_set_signed_with_unknown_keys_is_refused(
     terminal: Terminal, made: Path, tmp_path: Path
 ) -> None:
     stranger = RootBuilder(signers=("cid", "dora")).trusted()
-    TrustStore(tmp_path / "var/lib/edgekit/trust").ensure_root(stranger)
+    TrustStore(tmp_path / "var/lib/edgekit/trust").save_root(stranger)
     assert terminal.run("verify", made / "demo", "--root", tmp_path) == ExitCode.SIGNATURE
     assert terminal.err == (
         "error[signature]: release.json is not signed by enough trusted signers\n"

@@ -67,7 +67,7 @@ def trusting(tmp_path_factory: pytest.TempPathFactory) -> Trusting:
     """A host that has already accepted something newer than any set here."""
     layout = HostLayout(tmp_path_factory.mktemp("host"))
     store = TrustStore(layout.trust)
-    store.ensure_root(RootBuilder().trusted())
+    store.save_root(RootBuilder().trusted())
     store.save_floor(Floor(9, 9, "sha384:" + "0" * 96))
     return Trusting(layout)
 

@@ -64,7 +64,7 @@ class Fixture:
     def __init__(self, base: Path) -> None:
         self.folder = SetBuilder(entries=ENTRIES, volume_bytes=2 * BLOCK_BYTES).write(base / "set")
         self.trusting = Trusting(HostLayout(base / "host"))
-        TrustStore(self.trusting.layout.trust).ensure_root(SetBuilder().roots[0].trusted())
+        TrustStore(self.trusting.layout.trust).save_root(SetBuilder().roots[0].trusted())
         self.nobody = Trusting(HostLayout(base / "courier"))
 
     def check(

@@ -475,10 +475,10 @@ def test_trust_show_says_it_in_plain_words(
 
 def test_a_newer_copy_of_the_root_counts_whichever_file_it_is_in(tmp_path: Path) -> None:
     store = TrustStore(tmp_path)
-    store.ensure_root(first().trusted())
+    store.save_root(first().trusted())
     two = trust.extend_root(first().trusted(), second().data())
     for name in ("root.json", "root-b.json"):
-        store.ensure_root(two)
+        store.save_root(two)
         (tmp_path / name).write_bytes(first().data())
         assert store.load().require_root().version == 2
 
@@ -489,7 +489,7 @@ def test_one_damaged_copy_of_the_root_does_no_harm_and_two_are_reported(
     tmp_path: Path, name: str, damage: bytes | None
 ) -> None:
     store = TrustStore(tmp_path)
-    store.ensure_root(first().trusted())
+    store.save_root(first().trusted())
     good = (tmp_path / name).read_bytes()
     broken = good.replace(b'"payload":"ey', b'"payload":"fy') if damage is None else damage
     (tmp_path / name).write_bytes(broken)

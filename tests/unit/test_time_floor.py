@@ -65,7 +65,7 @@ def test_this_program_is_not_older_than_it_says() -> None:
 )
 def test_a_suspicious_clock_is_reported(tmp_path: Path, clock: int, word: str) -> None:
     layout = HostLayout(tmp_path)
-    TrustStore(layout.trust).ensure_root(RootBuilder().trusted())
+    TrustStore(layout.trust).save_root(RootBuilder().trusted())
     warnings = trust_warnings(layout, load_host_trust(layout), clock)
     assert [word in text for text in warnings] == ([True] if word else [])
 
@@ -119,7 +119,7 @@ def test_the_installed_release_stands_in_for_damaged_copies_and_a_lost_write(
     layout = HostLayout(tmp_path)
     root = RootBuilder(signers=("ann", "ben", "cid"))
     store = TrustStore(layout.trust)
-    store.ensure_root(root.trusted())
+    store.save_root(root.trusted())
     store.save_floor(trust.Floor(1, 4, STATEMENT, 10))
     installed(layout, root, "ann", "ben", sequence=5)
     assert load_host_trust(layout).floor.pair == (1, 5)
@@ -143,7 +143,7 @@ class Host:
         self.layout = HostLayout(base / "host")
         self.root = RootBuilder(expires=stamp(root_expires))
         self.store = TrustStore(self.layout.trust)
-        self.store.ensure_root(self.root.trusted())
+        self.store.save_root(self.root.trusted())
         built = SetBuilder(roots=(self.root,), expires=stamp(set_expires), created=created,
                            sequence=sequence)
         self.folder = built.write(base / "demo")
@@ -213,7 +213,7 @@ def test_what_runs_keeps_running_and_says_that_it_expired(tmp_path: Path) -> Non
     layout = HostLayout(tmp_path)
     root = RootBuilder(signers=("ann", "ben", "cid"), expires="2031-06-01T00:00:00Z")
     store = TrustStore(layout.trust)
-    store.ensure_root(root.trusted())
+    store.save_root(root.trusted())
     installed(layout, root, "ann", "ben")
     store.save_floor(trust.Floor(1, 2, STATEMENT, FLOOR + 2000 * DAY))
     warnings = trust_warnings(layout, load_host_trust(layout), FLOOR + 2000 * DAY)

@@ -56,8 +56,9 @@ class Surroundings:
     """What a probe report does not hold, because it is true of this moment or this command.
 
     `file_systems` maps folders to the number of the file system that holds them, `clock` is what
-    `trust_time` says of the clock (`believed`, `behind`, `ahead`), `disks` are facts about other
-    folders that an installation writes to. None or nothing: not known, as for a host that is not
+    `trust_time` says of the clock (`believed`, `behind`, `ahead`), `limits_memory` whether units'
+    memory can be limited, `disks` are facts about other folders that an installation writes to.
+    None or nothing: not known, as for a host that is not
     here.
     """
 
@@ -65,6 +66,7 @@ class Surroundings:
     port_is_free: bool | None = None
     clock: str | None = None
     clock_text: str = ""
+    limits_memory: bool | None = None
     disks: tuple[DiskFacts, ...] = ()
 
     def share(self, first: str, second: str) -> bool | None:
@@ -97,7 +99,7 @@ def check_host(
     """The checks that need no plan. The listen address is asked only when nothing serves yet."""
     checks = [*_disk_flags(report, layout, around), _clock(around), _port(around, listen)]
     if not layout.is_private:
-        checks += [_systemd(manifest, report), _systemd_runs(report)]
+        checks += [_systemd(manifest, report), _systemd_runs(report), _memory_limits(around)]
     checks += [_accelerator(pack, report) for pack in manifest.engines if pack.accelerator != "cpu"]
     if manifest.images:
         checks.append(_containers(manifest, report))
@@ -218,6 +220,16 @@ def _systemd_runs(report: HostReport) -> Check:
         "systemd runs", REFUSED, "this host was not started by systemd", None, needed,
         "another init", "edgekit install SET --root DIR, then edgekit serve --root DIR",
         IncompatibleHostError,
+    )  # fmt: skip
+
+
+def _memory_limits(around: Surroundings) -> Check:
+    needed = "the kernel's memory controller"
+    if around.limits_memory is not False:
+        return _known("memory limits", around.limits_memory, "", needed)
+    return Check(
+        "memory limits", WARNED, "an engine that needs more than planned will not be stopped", None,
+        needed, "control groups without it", "boot with cgroup_enable=memory",
     )  # fmt: skip
 
 

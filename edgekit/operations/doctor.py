@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from edgekit.core.appliance import Appliance
 from edgekit.core.host_layout import HostLayout
-from edgekit.errors import EdgekitError
+from edgekit.errors import ConfigError, EdgekitError
 from edgekit.exit_codes import ExitCode
 from edgekit.operations.boot_check import FAILED, load_boot_report, load_fallbacks
 from edgekit.operations.host_records import load_appliance, local_key
@@ -62,6 +62,8 @@ def diagnose(layout: HostLayout) -> tuple[Diagnosis, ...]:
     for rule in RULES:
         try:
             found += rule(layout)
+        except ConfigError:
+            continue  # one rule is about the configuration; the others only need it
         except EdgekitError as error:
             details = "; ".join(f"{name} {text}" for name, text in error.details().items())
             found.append(Diagnosis(error.message, details or "-", error.hint or "edgekit status"))
@@ -79,9 +81,15 @@ def _nothing_serves(layout: HostLayout) -> Iterator[Diagnosis]:
 
 
 def _configuration(layout: HostLayout) -> Iterator[Diagnosis]:
-    check_site_file(layout.site_config)
-    load_site_config(layout.site_config)
-    yield from ()
+    try:
+        check_site_file(layout.site_config)
+        load_site_config(layout.site_config)
+    except ConfigError as error:
+        yield Diagnosis(
+            f"the site's configuration is wrong: {error.message}",
+            error.where or str(layout.site_config),
+            error.hint or f"edgekit config check {layout.site_config}",
+        )
 
 
 def _disks(layout: HostLayout) -> Iterator[Diagnosis]:

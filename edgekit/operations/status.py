@@ -66,7 +66,7 @@ def unit_states(layout: HostLayout, appliance: Appliance) -> dict[str, UnitState
 def _trouble(unit: str, state: UnitState) -> str:
     """What is wrong with a unit, in one line; empty when nothing is."""
     if state.given_up:
-        return f"{unit} failed {state.restarts + 1} times and was given up: edgekit doctor"
+        return f"{unit} failed {state.restarts} times and was given up: edgekit doctor"
     if state.active != "active":
         return f"{unit} is {state.active} ({state.sub}, {state.result}): journalctl -u {unit}"
     if state.restarts:

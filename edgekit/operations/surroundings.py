@@ -8,6 +8,7 @@ from edgekit.core.preflight import Surroundings
 from edgekit.errors import PortInUseError
 from edgekit.operations.host_trust import load_host_trust, trusted_time
 from edgekit.system.files import file_system_of
+from edgekit.system.probe.cgroup import limits_memory
 from edgekit.system.probe.storage import probe_disk
 from edgekit.system.probe.view import HostView
 from edgekit.system.services import check_port_free
@@ -27,6 +28,7 @@ def look_around(layout: HostLayout, now: int, *, listen: str | None) -> Surround
         port_is_free=None if listen is None else _is_free(listen),
         clock=time.clock,
         clock_text=trust.format_date(now),
+        limits_memory=limits_memory(HostView()),
         disks=tuple(probe_disk(HostView(), place) for place in places),
     )
 

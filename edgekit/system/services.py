@@ -27,6 +27,8 @@ GATEWAY = "edgekit-gateway.service"
 BOOT_CHECK = "edgekit-boot-check.service"
 AT_BOOT = (TARGET, BOOT_CHECK)
 """Units that the host's own multi-user.target starts."""
+OUR_VOICES = ("edgekit-supervisor: ", "edgekit-gateway: ", "edgekit-auditd: ")
+"""How our daemons begin what they say; other lines are the engine's and systemd's."""
 TIMER_STAMP = "var/lib/systemd/timers/stamp-edgekit-scrub.timer"
 """When the scrub ran last, as systemd remembers it."""
 WANTS = "multi-user.target.wants"
@@ -197,7 +199,7 @@ class SystemdServices:
     def complaint(self, unit: str) -> str:
         """The last thing that our own daemon in a unit said, else the unit's last line."""
         lines = self.last_words(unit).splitlines()
-        ours = [line for line in lines if line.startswith("edgekit-")]
+        ours = [line for line in lines if line.startswith(OUR_VOICES)]
         return (ours or lines or ["no output"])[-1]
 
 

@@ -365,8 +365,10 @@ def test_at_most_once_and_then_it_says_what_is_wrong(life: Life) -> None:
     assert answer.startswith("http/1.1 503")
     assert "\nretry-after: " in answer
     assert "was given up" in life.text("status-degraded.txt")
-    first = life.text("doctor-degraded.txt").splitlines()[0]
+    first, seen, *_ = life.text("doctor-degraded.txt").splitlines()
     assert first == "1. the model does not answer as its set promises"
+    assert "edgekit-supervisor: " in seen
+    assert "Atlantis" in seen
     assert "edgekit rollback" in life.text("doctor-degraded.txt")
 
 

@@ -61,6 +61,8 @@ def test_a_wrong_configuration_is_named_with_its_line(tmp_path: Path) -> None:
     layout.site_config.write_text("schema = 1\n[server]\nlisten = 5\n", "utf-8")
     layout.site_config.chmod(0o644)
     found = [one for one in diagnose(layout) if "expected a string" in one.problem]
+    assert len(found) == 1
+    assert found[0].problem.startswith("the site's configuration is wrong: ")
     assert "line 3" in found[0].evidence
     assert found[0].command == f"edgekit config check {layout.site_config}"
 

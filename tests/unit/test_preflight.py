@@ -34,6 +34,8 @@ from edgekit.errors import (
     InsufficientError,
     PortInUseError,
 )
+from edgekit.system.probe.cgroup import limits_memory
+from edgekit.system.probe.view import HostView
 
 LAYOUT = HostLayout(Path("/"))
 STATE, OPT = str(LAYOUT.state), str(LAYOUT.opt)
@@ -50,7 +52,8 @@ cpu_flags = []
 """
 IMAGE = CarriedImage("hello", "r/hello:1", Digest.of(b"m", "sha256"), (RelPath("images/x"),))
 HERE = Surroundings(
-    file_systems={STATE: 1, OPT: 1}, port_is_free=True, clock="believed", clock_text="today")
+    file_systems={STATE: 1, OPT: 1}, port_is_free=True, clock="believed",
+    clock_text="today", limits_memory=True)
 
 
 def host(**system: Any) -> HostReport:
@@ -87,7 +90,7 @@ def error_of(*checks: Check) -> EdgekitError:
 def test_a_good_host_passes_everything() -> None:
     checks = ask(host(podman="podman 4"), images=True)
     assert {check.verdict for check in checks.values()} == {PASSED}
-    assert len(checks) == 8
+    assert len(checks) == 9
     assert refuse(checks.values()) is None
 
 
@@ -133,6 +136,27 @@ def test_a_wrong_clock_warns_and_never_refuses(clock: str) -> None:
     assert refuse([check]) is None
 
 
+def test_a_kernel_that_cannot_limit_memory_is_told_of() -> None:
+    check = ask(host(), replace(HERE, limits_memory=False))["memory limits"]
+    assert (check.verdict, check.hint) == (WARNED, "boot with cgroup_enable=memory")
+
+
+@pytest.mark.parametrize(
+    ("files", "limits"),
+    [({"cgroup.controllers": "cpu memory pids\n"}, True), ({"cgroup.controllers": "cpu\n"}, False),
+     ({"unified/cgroup.controllers": "\n", "memory/memory.limit_in_bytes": "1\n"}, True),
+     ({"unified/cgroup.controllers": "\n"}, False), ({}, None)],
+)
+def test_the_memory_controller_of_both_versions(
+    tmp_path: Path, files: dict[str, str], limits: bool | None
+) -> None:
+    for name, text in files.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    assert limits_memory(HostView(tmp_path)) is limits
+
+
 def test_images_without_a_container_runtime_warn() -> None:
     assert ask(host(podman=None), images=True)["containers"].verdict == WARNED
     assert "containers" not in ask(host(podman=None))
@@ -141,7 +165,7 @@ def test_images_without_a_container_runtime_warn() -> None:
 def test_what_is_not_known_is_said_and_not_taken_for_good() -> None:
     checks = ask(disk_with(host(), OPT, no_exec=None, read_only=None), Surroundings())
     unknown = {name for name, check in checks.items() if check.verdict == UNKNOWN}
-    assert unknown == {f"writable {OPT}", f"runs programs {OPT}", "clock", "port"}
+    assert unknown == {f"writable {OPT}", f"runs programs {OPT}", "clock", "port", "memory limits"}
 
 
 def test_a_private_root_needs_no_systemd(tmp_path: Path) -> None:

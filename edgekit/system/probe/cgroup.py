@@ -24,6 +24,16 @@ def legacy_chain(view: HostView, controller: str) -> Iterator[str]:
                 yield folder
 
 
+def limits_memory(view: HostView) -> bool | None:
+    """Whether units' memory can be limited here; None where no control groups are seen."""
+    for mount in ("sys/fs/cgroup", "sys/fs/cgroup/unified"):
+        controllers = view.text(f"{mount}/cgroup.controllers")
+        if controllers is not None:
+            legacy = view.exists("sys/fs/cgroup/memory/memory.limit_in_bytes")
+            return "memory" in controllers.split() or legacy
+    return None
+
+
 def _own_group(view: HostView, controller: str) -> str:
     for line in (view.text("proc/self/cgroup") or "").splitlines():
         number, _, rest = line.partition(":")

@@ -48,8 +48,11 @@ def main() -> None:
         raise SystemExit(f"benchmarks need {COPIES} times --bytes of free disk")
     tables = {}
     with ExitStack() as stack:
-        folder = work if arguments.keep else Path(
-            stack.enter_context(tempfile.TemporaryDirectory(dir=work)))
+        folder = (
+            work
+            if arguments.keep
+            else Path(stack.enter_context(tempfile.TemporaryDirectory(dir=work)))
+        )
         if set(names) - WITHOUT_PAYLOAD:
             run_child("payload", folder, str(arguments.bytes))
         for name in names:
@@ -66,8 +69,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--bytes", type=int, default=DEFAULT_BYTES, help="size of the payload")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each contender")
-    parser.add_argument("--keep", type=Path, metavar="DIR",
-                        help="make the payload there, keep it, and use it again")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="make the payload there, keep it, and use it again"
+    )
     parser.add_argument("--json", action="store_true", help="rows as JSON")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(BENCHMARKS)

@@ -43,10 +43,13 @@ def run(folder: Path, total: int, rounds: int) -> list[Row]:
             print("the demo's engine cannot be fetched here: bundle skipped", file=sys.stderr)
             shutil.rmtree(place)
             return []
-    contenders = [python_child("hash once, cp -r, sync", "hash-and-copy", place / "weights",
-                               "{target}")]
-    contenders += [_bundle(f"edgekit bundle, {a}, new files", NEW, place, a, "cache-new")
-                   for a in ("sha256", "sha384")]
+    contenders = [
+        python_child("hash once, cp -r, sync", "hash-and-copy", place / "weights", "{target}")
+    ]
+    contenders += [
+        _bundle(f"edgekit bundle, {a}, new files", NEW, place, a, "cache-new")
+        for a in ("sha256", "sha384")
+    ]
     contenders += [_bundle("edgekit bundle, unchanged", UNCHANGED, place, "sha384", "cache")]
     return compare(contenders, amount=total, rounds=rounds, folder=folder)
 
@@ -97,9 +100,13 @@ def _make_model(path: Path, size: int, seed: int) -> None:
 def _header(elements: int) -> bytes:
     """A small embedding, one large tensor, both Q8_0, and what a llama must say of itself."""
     numbers = {
-        "general.alignment": 32, "llama.block_count": 1, "llama.embedding_length": 64,
-        "llama.feed_forward_length": 128, "llama.attention.head_count": 4,
-        "llama.attention.head_count_kv": 2, "llama.context_length": 1024,
+        "general.alignment": 32,
+        "llama.block_count": 1,
+        "llama.embedding_length": 64,
+        "llama.feed_forward_length": 128,
+        "llama.attention.head_count": 4,
+        "llama.attention.head_count_kv": 2,
+        "llama.context_length": 1024,
     }
     keys = [_text("general.architecture") + struct.pack("<I", 8) + _text("llama")]
     keys += [_text(key) + struct.pack("<II", 4, number) for key, number in numbers.items()]
@@ -116,5 +123,10 @@ def _text(value: str) -> bytes:
 
 
 def _run(script: str, *arguments: Path) -> None:
-    subprocess.run(["sh", "-ec", script, "sh", *map(str, arguments)], check=True, cwd=ROOT,
-                   stdout=subprocess.DEVNULL, stderr=None)
+    subprocess.run(
+        ["sh", "-ec", script, "sh", *map(str, arguments)],
+        check=True,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=None,
+    )

@@ -84,8 +84,15 @@ def bundle(files: str, cache: str, algorithm: str, target: str) -> None:
     volumes, extents = plan_layout(
         [(blob.digest, blob.size) for blob in blobs], volume_bytes=VOLUME_BYTES
     )
-    write_volumes(Path(target), blobs, volumes, extents, algorithm=algorithm,
-                  listener=ignore_events, index=index)
+    write_volumes(
+        Path(target),
+        blobs,
+        volumes,
+        extents,
+        algorithm=algorithm,
+        listener=ignore_events,
+        index=index,
+    )
     index.save(Path(target), algorithm)
 
 

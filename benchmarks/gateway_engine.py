@@ -1,4 +1,4 @@
-"""An engine that costs almost nothing: `python -m benchmarks.gateway_engine SOCKET`.
+"""An engine that costs almost nothing: `python -m benchmarks.gateway_engine SOCKET PORT`.
 
 It answers every request with llama.cpp's stream. The request says how: `max_tokens` events, and the
 time between them as `seed` in microseconds (0 for as fast as the socket takes them). Both fields
@@ -138,14 +138,15 @@ class Engine(asyncio.Protocol):
         self._transport.write(last(tokens))
 
 
-async def serve(path: str) -> None:
-    """Listen until the process ends."""
+async def serve(path: str, port: int) -> None:
+    """Listen on both until the process ends."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_unix_server(Engine, path, backlog=1024)
+    await loop.create_unix_server(Engine, path, backlog=1024)
+    server = await loop.create_server(Engine, "127.0.0.1", port, backlog=1024)
     print("ready", flush=True)
     with suppress(asyncio.CancelledError):
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    run(serve(sys.argv[1]))
+    run(serve(sys.argv[1], int(sys.argv[2])))

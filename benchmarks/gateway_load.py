@@ -1,9 +1,11 @@
-"""The load: `python -m benchmarks.gateway_load ADDRESS STREAMS TOKENS PAUSE_US ROUNDS [TOKEN]`.
+"""The load: `python -m benchmarks.gateway_load streams ADDRESS STREAMS TOKENS PAUSE_US ROUNDS KEY`.
 
 STREAMS clients connect first and then ask all at once, for TOKENS tokens each, ROUNDS times over.
 Prints one JSON line with the time to the first token of every answer (ms), the seconds until the
 last one ended, summed over the rounds, and the tokens that arrived. ADDRESS is a
 socket's path or `host:port`.
+
+`calls ADDRESS CONNECTIONS REQUESTS KEY` asks for whole answers of one token instead.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ class Client(asyncio.Protocol):
         self._tail = data[-(len(MARK) - 1) :]
         if not self.first_s and self._marks > 1:
             self.first_s = time.perf_counter() - self._began
-        if data.endswith(b"0\r\n\r\n") and not self.ended.done():
+        if data.endswith(b"\r\n0\r\n\r\n") and not self.ended.done():
             self.tokens += self._marks - 1
             self.ended.set_result(None)
 
@@ -76,6 +78,7 @@ def request_bytes(
             "messages": [{"role": "user", "content": "What is an edge kit, in one sentence?"}],
             "max_tokens": tokens,
             "seed": pause_us,
+            "logit_bias": {"1": -100},  # the demo weights' end of text: answers have full length
             "stream": stream,
         }
     ).encode()
@@ -116,7 +119,70 @@ async def measure(
     print(json.dumps({"first_ms": firsts, "seconds": seconds, "tokens": count}))
 
 
+class Caller(asyncio.Protocol):
+    """One connection that asks again and again and wants whole answers."""
+
+    def __init__(self, request: bytes, count: int) -> None:
+        self._request = request
+        self._left = count
+        self._data = b""
+        self.ended = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask for the first time."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        """Ask again after a whole answer."""
+        self._data += data
+        head, found, body = self._data.partition(b"\r\n\r\n")
+        if not found:
+            return
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"refused: {self._data!r}")
+        if len(body) < int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0]):
+            return
+        self._data = b""
+        self._left -= 1
+        if self._left:
+            self._transport.write(self._request)
+        else:
+            self.ended.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """A connection that breaks off is a failure of the run."""
+        if not self.ended.done():
+            self.ended.set_exception(exc or EOFError("the connection broke off"))
+
+
+async def measure_calls(address: str, connections: int, requests: int, token: str) -> None:
+    """Whole answers per second."""
+    loop = asyncio.get_running_loop()
+    local = "/" in address
+    request = request_bytes(1, 0, token, "engine" if local else address, stream=False)
+    share = requests // connections
+    callers = []
+    began = time.perf_counter()
+    for _ in range(connections):
+        if local:
+            _, caller = await loop.create_unix_connection(lambda: Caller(request, share), address)
+        else:
+            host, _, port = address.rpartition(":")
+            _, caller = await loop.create_connection(
+                lambda: Caller(request, share), host, int(port)
+            )
+        callers.append(caller)
+    await asyncio.gather(*(caller.ended for caller in callers))
+    print(json.dumps({"seconds": time.perf_counter() - began, "requests": share * connections}))
+
+
 if __name__ == "__main__":
-    address_, streams_, tokens_, pause_, rounds_, *rest = sys.argv[1:]
-    numbers = (int(streams_), int(tokens_), int(pause_), int(rounds_))
-    run(measure(address_, *numbers, rest[0] if rest else ""))
+    kind_, address_, *rest = sys.argv[1:]
+    token_ = rest.pop()
+    numbers = [int(number) for number in rest]
+    if kind_ == "streams":
+        run(measure(address_, *numbers, token_))
+    else:
+        run(measure_calls(address_, *numbers, token_))

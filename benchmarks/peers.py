@@ -37,10 +37,33 @@ def _make_rauc_bundle(files: Path, place: Path) -> None:
     (content / "manifest.raucm").write_text(RAUC_MANIFEST)
     key, cert = place / "key.pem", place / "cert.pem"
     curve = "ec_paramgen_curve:P-384"
-    _run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", curve, "-nodes", "-subj",
-         "/CN=benchmark", "-keyout", key, "-out", cert, "-days", "365")
-    _run("rauc", "bundle", f"--cert={cert}", f"--key={key}",
-         f"--mksquashfs-args={NO_COMPRESSION}", content, place / "bundle.raucb")
+    _run(
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        curve,
+        "-nodes",
+        "-subj",
+        "/CN=benchmark",
+        "-keyout",
+        key,
+        "-out",
+        cert,
+        "-days",
+        "365",
+    )
+    _run(
+        "rauc",
+        "bundle",
+        f"--cert={cert}",
+        f"--key={key}",
+        f"--mksquashfs-args={NO_COMPRESSION}",
+        content,
+        place / "bundle.raucb",
+    )
     shutil.rmtree(content)
 
 
@@ -56,8 +79,9 @@ def restic_restore(files: Path, folder: Path) -> list[Contender]:
             print("not enough disk for a restic repository: skipped", file=sys.stderr)
             return []
         _run("sh", "-ec", f'{restic} init; {restic} backup "$1"', "sh", files)
-    return [shell("restic restore, sync", f'{restic} restore latest --target "$1"; sync',
-                  "{target}")]
+    return [
+        shell("restic restore, sync", f'{restic} restore latest --target "$1"; sync', "{target}")
+    ]
 
 
 def model_signing_verify(files: Path, folder: Path) -> list[Contender]:
@@ -87,5 +111,6 @@ def _link(source: str, target: str) -> None:
 
 
 def _run(*argv: str | Path) -> None:
-    subprocess.run(list(map(str, argv)), check=True, stdout=subprocess.DEVNULL,
-                   stderr=subprocess.DEVNULL)
+    subprocess.run(
+        list(map(str, argv)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )

@@ -23,9 +23,11 @@ def run(folder: Path, total: int, rounds: int) -> list[Row]:
         if not first.exists():
             run_child("bundle", files, cache, algorithm, first)
         contenders += [
-            python_child(f"edgekit, new files, {algorithm}", "bundle-new", files, algorithm,
-                         "{target}"),
-            python_child(f"edgekit, unchanged, {algorithm}", "bundle", files, cache, algorithm,
-                         "{target}"),
+            python_child(
+                f"edgekit, new files, {algorithm}", "bundle-new", files, algorithm, "{target}"
+            ),
+            python_child(
+                f"edgekit, unchanged, {algorithm}", "bundle", files, cache, algorithm, "{target}"
+            ),
         ]
     return compare(contenders, amount=total, rounds=rounds, folder=folder)

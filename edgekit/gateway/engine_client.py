@@ -71,16 +71,28 @@ class EngineClient:
         self._max_idle = max_idle
         self._idle: list[EngineConnection] = []
 
-    async def connection(self) -> EngineConnection:
-        """A kept connection, or a fresh one. Raises EngineNotReadyError when nobody listens.
-
-        Who takes one gives it to `request`, or calls its `abandon`.
-        """
+    def kept(self) -> EngineConnection | None:
+        """A connection that is open already, or None. Who takes one gives it to `request`."""
         while self._idle:
             connection = self._idle.pop()
             if connection.usable():
                 return connection
-        return await self._connect()
+        return None
+
+    async def connect(self) -> EngineConnection:
+        """A fresh connection. Raises EngineNotReadyError when nobody listens.
+
+        Who takes one gives it to `request`, or calls its `abandon`.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, connection = await loop.create_unix_connection(EngineConnection, self._path)
+        except OSError as error:
+            raise EngineNotReadyError(
+                "the engine cannot be reached", where=self._path, found=str(error)
+            ) from error
+        return connection
 
     async def request(
         self,
@@ -93,13 +105,13 @@ class EngineClient:
 
         Raises EngineNotReadyError when nobody listens, EngineError when the engine breaks off.
         """
-        connection = connection or await self.connection()
+        connection = connection or self.kept() or await self.connect()
         data = _encode(method, target, body)
         if connection.kept:
             try:
                 return await self._send(connection, data)
             except _NothingReceivedError:
-                connection = await self._connect()
+                connection = await self.connect()
         try:
             return await self._send(connection, data)
         except _NothingReceivedError as error:
@@ -109,17 +121,6 @@ class EngineClient:
         """Close the idle connections."""
         while self._idle:
             self._idle.pop().abandon()
-
-    async def _connect(self) -> EngineConnection:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                _, connection = await loop.create_unix_connection(EngineConnection, self._path)
-        except OSError as error:
-            raise EngineNotReadyError(
-                "the engine cannot be reached", where=self._path, found=str(error)
-            ) from error
-        return connection
 
     async def _send(self, connection: EngineConnection, data: bytes) -> EngineResponse:
         try:

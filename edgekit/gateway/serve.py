@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,14 +88,15 @@ class Generation:
         """Answer the client, and stop working for it the moment it leaves."""
         work = asyncio.ensure_future(self._answer(bytes_in))
         gone = asyncio.ensure_future(_until_gone(receive))
+        gone.add_done_callback(lambda _: work.cancel())
         try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            await work
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # this very task is to end, and has ended its work
         finally:
             gone.cancel()
-            if not work.done():
-                work.cancel()
-            with suppress(asyncio.CancelledError):
-                await work
 
     async def _answer(self, bytes_in: int) -> None:
         try:
@@ -111,15 +111,20 @@ class Generation:
     async def _recorded(self, bytes_in: int) -> None:
         """G2 to G6. Whatever happens after G2, one response record is written."""
         # a connection is not a call: it is made while the record becomes durable
-        connecting = asyncio.ensure_future(self._engine.client.connection())
+        client = self._engine.client
+        connection = client.kept()
+        connecting = None if connection else asyncio.ensure_future(client.connect())
         try:
             await self._journal.begin(self._caller, self._job, bytes_in)
         except BaseException:
-            connecting.add_done_callback(_abandon)
+            if connection:
+                connection.abandon()
+            if connecting:
+                connecting.add_done_callback(_abandon)
             raise
         try:
             async with asyncio.timeout(GENERATION_TIMEOUT_S):
-                last = await self._generate(connecting)
+                last = await self._generate(connection, connecting)
         except ApiError as error:
             await self._end(error.status, error=error.code)
             await self._refuse(error)
@@ -133,13 +138,18 @@ class Generation:
             await self._end(200)  # G5
             await self._finish(last)  # G6
 
-    async def _generate(self, connecting: asyncio.Future[EngineConnection]) -> bytes:
+    async def _generate(
+        self,
+        connection: EngineConnection | None,
+        connecting: asyncio.Future[EngineConnection] | None,
+    ) -> bytes:
         """G3 and G4; the bytes that may be sent only after G5."""
         body = encode({**self._job.body, **self._stream_fields()})
         try:
-            response = await self._engine.client.request(
-                "POST", self._job.target, body, await connecting
-            )
+            if connecting:
+                connection = await connecting
+            client = self._engine.client
+            response = await client.request("POST", self._job.target, body, connection)
             try:
                 return await self._translate(response)
             finally:

@@ -223,7 +223,7 @@ def test_only_as_many_run_as_the_engine_has_slots(site: Site) -> None:
 
 
 def test_full_queue_is_503_with_retry_after(site: Site) -> None:
-    site.engine.delay_s = 0.3
+    site.engine.delay_s = 1.0
     limit = SLOTS * 9
     with (
         httpx.Client(
@@ -237,9 +237,10 @@ def test_full_queue_is_503_with_retry_after(site: Site) -> None:
         pending = [
             pool.submit(client.post, OPENAI, json={**CHAT, "max_tokens": 2}) for _ in range(limit)
         ]
-        eventually(lambda: sum(r["type"] == "request" for r in site.records()) >= SLOTS)
-        time.sleep(0.3)
+        admission = site.gateway._engines["main"].admission
+        eventually(lambda: admission.waiting == limit - SLOTS)
         refused = site.post(OPENAI, CHAT)
+        site.engine.delay_s = 0
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "queue_full"
         assert refused.headers["retry-after"]

@@ -22,6 +22,7 @@ from edgekit.operations.unfinished import read_marker
 from edgekit.system import generations
 from edgekit.system.files import (
     exclusive_lock,
+    fsync_directory,
     read_bounded,
     remove_tree,
     translate_os_error,
@@ -149,6 +150,7 @@ def _remove_whole(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         try:
             path.rename(aside)
+            fsync_directory(path.parent)
         except OSError as error:
             raise translate_os_error(error, f"removing {path.name}") from error
         remove_tree(aside)

@@ -127,7 +127,8 @@ def _fire(job: tuple[Fire, Point]) -> tuple[Point, Fired]:
 
 
 def sampled(points: Sequence[Point], count: int | None, seed: int) -> list[Point]:
-    """All points, or `count` of them, chosen by the seed."""
+    """All points, or `count` of them, chosen by the seed, in their order."""
     if count is None or count >= len(points):
         return list(points)
-    return random.Random(seed).sample(points, count)
+    chosen = sorted(random.Random(seed).sample(range(len(points)), count))
+    return [points[index] for index in chosen]

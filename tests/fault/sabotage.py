@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -85,6 +86,12 @@ def no_fsync() -> None:
     os.fsync = os.fdatasync = lambda _descriptor: None  # type: ignore[assignment]
 
 
+def no_folder_sync() -> None:
+    """Bytes are made durable, and names are not."""
+    for module in _users_of("fsync_directory"):
+        module.fsync_directory = lambda _path: None  # type: ignore[attr-defined]
+
+
 def no_lock() -> None:
     """Commands do not exclude each other."""
 
@@ -92,18 +99,17 @@ def no_lock() -> None:
     def exclusive_lock(_path: Path, _what: str) -> object:  # type: ignore[misc]
         yield
 
-    for module in _lock_users():
+    for module in _users_of("exclusive_lock"):
         module.exclusive_lock = exclusive_lock  # type: ignore[attr-defined]
 
 
-def _lock_users() -> list[ModuleType]:
-    import sys  # noqa: PLC0415 - whatever is loaded by now
-
-    return [module for name, module in sys.modules.items()
-            if name.startswith("edgekit.") and hasattr(module, "exclusive_lock")]
+def _users_of(name: str) -> list[ModuleType]:
+    return [module for path, module in sys.modules.items()
+            if path.startswith("edgekit.") and hasattr(module, name)]
 
 
 SABOTAGES: dict[str, Callable[[], None]] = {
     function.__name__: function for function in (
-        write_in_place, switch_first, swallow_errors, retry_fsync, one_write, no_fsync, no_lock)
+        write_in_place, switch_first, swallow_errors, retry_fsync, one_write, no_fsync,
+        no_folder_sync, no_lock)
 }

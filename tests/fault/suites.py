@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from tests.fault import sweeps
+from tests.fault import reorder, sweeps
 from tests.fault.points import Fire, Point, Tally, a_world, fire_all, sampled
 from tests.fault.world import World
 
@@ -41,7 +41,8 @@ def _over_points(plan: Callable[[World, int], list[Point]], fire: Fire) -> Runne
     def run(count: int | None, seed: int, processes: int, sabotage: str | None) -> Tally:
         with a_world() as world:
             points = plan(world, seed)
-        return fire_all(fire, sampled(points, count, seed), processes=processes, sabotage=sabotage)
+        chosen = sampled(points, count, seed)
+        return fire_all(fire, chosen, processes=processes, sabotage=sabotage)
 
     return run
 
@@ -65,4 +66,9 @@ SUITES: dict[str, Suite] = {
         3000, 250, _over_points(lambda world, _seed: list(sweeps.errno_points(world)),
                                 sweeps.fire_errno),
         {"swallow_errors": 300, "retry_fsync": 300, "one_write": 300}),
+    "reorder": Suite(
+        "a power cut after every step, in a model that loses any subset of what was not synced; "
+        "after one in 25 the command is run again",
+        20000, 1500, _over_points(reorder.cut_points, reorder.fire_cut),
+        {"no_fsync": 300, "no_folder_sync": 300}),
 }

@@ -70,7 +70,7 @@ def fire_kill(world: World, point: Point) -> Fired:
     if ended.status != -signal.SIGKILL:
         return Fired(False, "bad", (f"ended with {ended.status}",))
     state, why = _judge(world, scenario)
-    return Fired(True, state, why or _converges(world, scenario))
+    return Fired(True, state, why or converges(world, scenario))
 
 
 def fire_pair(world: World, point: Point) -> Fired:
@@ -89,7 +89,7 @@ def fire_pair(world: World, point: Point) -> Fired:
     if ended.status != -signal.SIGKILL:
         return Fired(False, "bad", (f"recovery ended with {ended.status}",))
     state, why = _judge(world, scenario)
-    return Fired(True, state, why or _converges(world, scenario))
+    return Fired(True, state, why or converges(world, scenario))
 
 
 def fire_errno(world: World, point: Point) -> Fired:
@@ -102,7 +102,7 @@ def fire_errno(world: World, point: Point) -> Fired:
         return Fired(False, "bad", (f"ended with {ended.status}",))
     state, why = _judge(world, scenario)
     why += tuple(fault.problems) + _status_problems(world, scenario, ended, fault)
-    return Fired(True, state, why or _converges(world, scenario))
+    return Fired(True, state, why or converges(world, scenario))
 
 
 class _Fault:
@@ -132,7 +132,7 @@ class _Fault:
         descriptor, offset = call.descriptor(), call.arguments[3]
         status = descriptor.stat()
         if call.name == "write":
-            offset = _position(descriptor, status.st_size)
+            offset = position_of(descriptor)
         written = range(offset, offset + call.arguments[2])
         key = (status.st_dev, status.st_ino)
         self._unsynced.setdefault(key, []).append(written)
@@ -155,11 +155,12 @@ class _Fault:
             self._lost[key] = self._lost.get(key, []) + self._unsynced.pop(key, [])
 
 
-def _position(descriptor: Path, size: int) -> int:
+def position_of(descriptor: Path) -> int:
     """Where a write to an open file will go: to its end, or to its position."""
     text = (descriptor.parents[1] / "fdinfo" / descriptor.name).read_text("ascii")
     fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
-    return size if int(fields["flags"], 8) & os.O_APPEND else int(fields["pos"])
+    append = int(fields["flags"], 8) & os.O_APPEND
+    return descriptor.stat().st_size if append else int(fields["pos"])
 
 
 def _status_problems(
@@ -188,7 +189,7 @@ def _judge(world: World, scenario: Scenario) -> tuple[str, tuple[str, ...]]:
     return verdict.state, verdict.why
 
 
-def _converges(world: World, scenario: Scenario) -> tuple[str, ...]:
+def converges(world: World, scenario: Scenario) -> tuple[str, ...]:
     """Run the command again, without a fault: what is wrong after that."""
     if scenario.toggles and not _cut_off(world) and not _unfinished(world, scenario.end):
         return ()

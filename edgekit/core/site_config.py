@@ -18,6 +18,7 @@ from typing import Any
 
 from edgekit.core.config_rules import (
     Address,
+    Boolean,
     Integer,
     Networks,
     Text,
@@ -57,6 +58,11 @@ class ServerConfig:
         Texts("host names", max_items=64, pattern=HOST_PATTERN, max_length=253),
         "names besides the address that clients may call the API by (the `Host` header); any other "
         "name is refused, against DNS rebinding",
+    )
+    log_requests: bool = key(
+        False,
+        Boolean(),
+        "a line in the gateway's journal for each request: key, model, counts, times; never a text",
     )
     lan: str = key(
         "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -29,6 +28,7 @@ from edgekit.gateway.http import (
 )
 from edgekit.gateway.journal import Caller, Journal
 from edgekit.gateway.limits import Limits
+from edgekit.gateway.logs import note, note_failure, note_request
 from edgekit.gateway.metrics import Metrics
 from edgekit.gateway.problems import ApiError, surface_of
 from edgekit.gateway.serve import Engine, Generation
@@ -38,8 +38,6 @@ from edgekit.gateway.surfaces.ollama_requests import LoadRequest
 from edgekit.gateway.surfaces.translator import encode, timestamp
 from edgekit.gateway.texts import TextKeeper
 from edgekit.system.audit_client import AsyncAuditClient
-
-log = logging.getLogger("edgekit.gateway")
 
 MANAGEMENT = frozenset(
     f"/api/{verb}" for verb in ("pull", "push", "create", "copy", "delete", "me", "signout")
@@ -60,7 +58,9 @@ class Gateway:
         keeper: TextKeeper | None = None,
         plan: Mapping[str, Any] | None = None,
         disk: Path | None = None,
+        log_requests: bool = False,
     ) -> None:
+        self._log_requests = log_requests
         self._appliance = appliance
         self._guard = Guard(appliance.listen, ring, extra_hosts)
         self._limits = Limits()
@@ -94,13 +94,7 @@ class Gateway:
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001  the last resort: no request ends the gateway
-            # the type and place, never the text: it may quote a prompt
-            log.error(  # noqa: TRY400
-                "request %s failed: %s at %s",
-                caller.request_id,
-                type(error).__name__,
-                _place(error),
-            )
+            note_failure(caller, error)
             if not started:
                 surface = surface_of(scope["path"])
                 await answer_problem(send, SERVER_ERROR, caller.request_id, surface)
@@ -108,6 +102,7 @@ class Gateway:
     def replace_keys(self, ring: KeyRing) -> None:
         """Accept these keys from now on, and no others."""
         self._guard.replace_keys(ring)
+        note("keys replaced", keys=len(ring.keys))
 
     def close(self) -> None:
         """Close the connections to engines and audit writer."""
@@ -175,6 +170,8 @@ class Gateway:
             finally:
                 self._limits.charge(caller.key, generation.outcome.used_tokens)
                 self._metrics.observe(scope["path"], job.model.name, generation.outcome)
+                if self._log_requests:
+                    note_request(caller, scope["path"], job.model.name, generation.outcome)
 
 
 def _is_public(scope: Scope) -> bool:
@@ -196,11 +193,3 @@ def _loaded(request: LoadRequest) -> bytes:
         body["response"] = ""
     reason = "unload" if request.unload else "load"
     return encode({**body, "done": True, "done_reason": reason}) + b"\n"
-
-
-def _place(error: BaseException) -> str:
-    trace, place = error.__traceback__, "unknown place"
-    while trace is not None:
-        place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return place

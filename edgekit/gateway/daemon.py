@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import gc
 import json
-import logging
 import os
 import secrets
 import signal
@@ -27,6 +26,7 @@ from edgekit.exit_codes import ExitCode
 from edgekit.gateway.app import Gateway
 from edgekit.gateway.control import listen
 from edgekit.gateway.guard import split_host
+from edgekit.gateway.logs import note, start_log
 from edgekit.gateway.server import BACKLOG, Listener, Server
 from edgekit.system.host_secret import SECRET_BYTES, ensure_secret
 from edgekit.system.notify import notify, watchdog_interval
@@ -39,7 +39,7 @@ MAX_LISTENERS = 8
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the gateway until SIGTERM or SIGINT; returns its exit code."""
     options = _options(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    start_log()
     try:
         site = load_site_config(options.config) if options.config else SiteConfig()
         appliance = at_site(parse_appliance(_read(options.appliance)), site)
@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             hosts,
             plan=_plan(options.appliance.with_name("plan.json")),
             disk=_state_directory(os.environ),
+            log_requests=site.server.log_requests,
         )
     except EdgekitError as error:
         parts = [error.message, *(f"{k}: {v}" for k, v in error.details().items())]
@@ -133,6 +134,7 @@ def _address(sock: socket.socket) -> str:
 
 async def _serve(gateway: Gateway, served: list[Listener], control: Path | None) -> None:
     controlled = await listen(control, gateway.replace_keys) if control else None
+    note("started", listeners=[_address(listener.sock) for listener in served])
     pinging = asyncio.create_task(_ping())
     try:
         await Server(gateway, served).serve()
@@ -143,6 +145,7 @@ async def _serve(gateway: Gateway, served: list[Listener], control: Path | None)
         if controlled is not None:
             controlled.close()
         gateway.close()
+        note("stopped")
 
 
 async def _ping() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import stat
@@ -147,3 +148,32 @@ def test_damaged_digest_key_is_refused(tmp_path: Path) -> None:
         gateway(tmp_path, "127.0.0.1:0", environment={"STATE_DIRECTORY": str(tmp_path)}),
     ):
         pass
+
+
+def test_log_is_json_lines_without_a_prompt(tmp_path: Path, listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    (tmp_path / "edgekit.toml").write_text("schema = 1\n[server]\nlog_requests = true\n")
+    arguments = ("--config", str(tmp_path / "edgekit.toml"))
+    secret = "the launch code is 0000"
+    body = {"model": "demo", "messages": [{"role": "user", "content": secret}]}
+    with (
+        running_auditd(tmp_path),
+        gateway(tmp_path, f"127.0.0.1:{port}", sock=listener, arguments=arguments) as (
+            daemon,
+            token,
+        ),
+    ):
+        headers = {"x-api-key": token}
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        assert httpx.post(url, json=body, headers=headers).status_code == 503  # no engine
+        assert httpx.post(url, json={**body, secret: 1}, headers=headers).status_code == 400
+        assert daemon.stop() == 0
+    text = (tmp_path / f"{MODULE}.log").read_text()
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    assert [line["event"] for line in lines] == ["started", "request", "stopped"]
+    assert (lines[1]["status"], lines[1]["model"], lines[1]["key"]) == (
+        503,
+        "demo",
+        token.split("_")[1],
+    )
+    assert "launch" not in text

@@ -82,6 +82,10 @@ class Oracle:
     def __init__(self, releases: dict[str, Release]) -> None:
         self._releases = releases
 
+    def release(self, label: str) -> Release:
+        """A release by its label."""
+        return self._releases[label]
+
     def judge(self, tree: Snapshot, old: Expected, new: Expected) -> Verdict:
         """New when everything of the new state holds, else old when the old does, else bad."""
         general = tuple(self._general(tree))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+from edgekit.core import floor, trust
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.install_plan import InstallPlan
 from edgekit.operations import host_records, installation
@@ -108,8 +109,13 @@ def _users_of(name: str) -> list[ModuleType]:
             if path.startswith("edgekit.") and hasattr(module, name)]
 
 
+def clock_decides() -> None:
+    """What the wall clock says is believed, whatever the signed dates say."""
+    floor.trust_time = trust.trust_time = lambda _floor, now: floor.TrustedTime(now, "believed")
+
+
 SABOTAGES: dict[str, Callable[[], None]] = {
     function.__name__: function for function in (
         write_in_place, switch_first, swallow_errors, retry_fsync, one_write, no_fsync,
-        no_folder_sync, no_lock)
+        no_folder_sync, no_lock, clock_decides)
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from tests.fault import reorder, sweeps
+from tests.fault import clocks, races, reorder, sweeps
 from tests.fault.points import Fire, Point, Tally, a_world, fire_all, sampled
 from tests.fault.world import World
 
@@ -53,7 +53,7 @@ SUITES: dict[str, Suite] = {
         "command that changes a host; then the same command again",
         2000, 300, _over_points(lambda world, _seed: list(sweeps.kill_points(world)),
                                 sweeps.fire_kill),
-        {"write_in_place": 200, "switch_first": 100}),
+        {"write_in_place": 80, "switch_first": 40}),
     "kill-recovery": Suite(
         "SIGKILL at a call, SIGKILL at a call of the run that recovers; then the command again",
         500, 40, _over_points(lambda world, seed: sweeps.pair_points(world, 500, seed),
@@ -65,10 +65,18 @@ SUITES: dict[str, Suite] = {
         "synced again after a failed fsync, no unexpected error; then the command again",
         3000, 250, _over_points(lambda world, _seed: list(sweeps.errno_points(world)),
                                 sweeps.fire_errno),
-        {"swallow_errors": 300, "retry_fsync": 300, "one_write": 300}),
+        {"swallow_errors": 100, "retry_fsync": 100, "one_write": 150}),
     "reorder": Suite(
         "a power cut after every step, in a model that loses any subset of what was not synced; "
         "after one in 25 the command is run again",
         20000, 1500, _over_points(reorder.cut_points, reorder.fire_cut),
-        {"no_fsync": 300, "no_folder_sync": 300}),
+        {"no_fsync": 100, "no_folder_sync": 200}),
+    "races": Suite(
+        "two to eight commands at once on one host: install of the older, the newer and a broken "
+        "release, rollback, gc, trust import, status",
+        500, 40, _over_points(races.race_points, races.fire_race), {"no_lock": 20}),
+    "clocks": Suite(
+        "every command of the host's program, with a clock in 1970 and in 2100, ends as with a "
+        "right one and leaves the same state",
+        70, 200, _over_points(clocks.clock_points, clocks.fire_clock), {"clock_decides": 200}),
 }

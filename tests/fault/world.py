@@ -33,6 +33,7 @@ from edgekit.operations import surroundings
 from edgekit.operations.probe import probe_host
 from edgekit.system import health
 from edgekit.system.services import ForegroundServices
+from edgekit.system.signing import create_signer
 from edgekit.system.weights import check_weights
 from tests.fault.oracle import Expected, Oracle, Release
 from tests.fault.snapshot import copy_tree, read_snapshot
@@ -163,7 +164,7 @@ class World:
         """Make the sets, run every command once, so that this process is warm."""
         silence_services()
         roots = (RootBuilder(signers=PEOPLE),
-                 RootBuilder(2, signers=("ann", "ben"), signed_by=PEOPLE))
+                 RootBuilder(2, signers=PEOPLE))
         (self.base / "roots").mkdir(parents=True)
         for number, root in enumerate(roots, 1):
             (self.base / f"roots/{number}.root.json").write_bytes(root.data())
@@ -188,6 +189,13 @@ class World:
                 self._run_here(command)
             copy_tree(self.host, folder)
         return folder
+
+    def make_people(self) -> None:
+        """An empty folder for what a command makes, and a signer of somebody's."""
+        for name in ("out", "people"):
+            shutil.rmtree(self.base / name, ignore_errors=True)
+            (self.base / name).mkdir()
+        create_signer(self.base / "people/gil")
 
     def put_back(self, scenario: Scenario) -> None:
         """The host as it is before the scenario's command."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import lru_cache
 
 from edgekit.core.planning.graphs import Batch, LayerKind, graph_bytes
@@ -16,8 +15,6 @@ _MIXERS = {"mamba": "mamba", "jamba": "mamba", "mamba2": "mamba2", "granitehybri
            "nemotron_h": "mamba2", "falcon-h1": "mamba2", "lfm2": "shortconv",
            "lfm2moe": "shortconv"}
 _VALUE_TURN = 64
-_REPEATS = 2
-"""A layer after the same kind of layer changes nothing the third time."""
 
 
 def compute_bytes(shape: LlamaShape, cells: Cells, *, slots: int, kv_type: str = "f16") -> int:
@@ -43,17 +40,7 @@ def _graph_bytes(
 
 
 def _kinds(shape: LlamaShape, cells: Cells, kv_type: str) -> tuple[LayerKind, ...]:
-    """The layers in order, without those that repeat what came before; the last is always there."""
-    seen: Counter[tuple[LayerKind | None, LayerKind]] = Counter()
-    kept: list[LayerKind] = []
-    before: LayerKind | None = None
-    for layer in range(shape.layers):
-        kind = _kind(shape, cells, kv_type, layer)
-        seen[before, kind] += 1
-        if seen[before, kind] <= _REPEATS or layer == shape.layers - 1:
-            kept.append(kind)
-        before = kind
-    return tuple(kept)
+    return tuple(_kind(shape, cells, kv_type, layer) for layer in shape.telling_layers)
 
 
 def _kind(shape: LlamaShape, cells: Cells, kv_type: str, layer: int) -> LayerKind:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
 from edgekit.core.release import CarriedVariant
 
 CELL_STEP = 256
+_REPEATS = 2
 
 KV_TYPES = {"f16": (1, 2), "q8_0": (32, 34)}
 """Elements per block and bytes per block of the types a cache may have."""
@@ -61,6 +63,24 @@ class LlamaShape:
     def expert_bytes(self) -> tuple[int, ...]:
         """Weights of each layer's experts."""
         return self.numbers("expert_bytes")
+
+    @cached_property
+    def telling_layers(self) -> tuple[int, ...]:
+        """Layers in order, without those that repeat what came before; the last is always there.
+
+        A layer after the same kind of layer changes nothing in a graph's buffer the third time.
+        """
+        columns = (self.windowed, self.key_rows, self.value_rows, self.states, self.expert_bytes)
+        seen: Counter[tuple[object, object]] = Counter()
+        kept = []
+        before: object = None
+        for layer in range(self.layers):
+            kind = tuple(column[layer] for column in columns)
+            seen[before, kind] += 1
+            if seen[before, kind] <= _REPEATS or layer == self.layers - 1:
+                kept.append(layer)
+            before = kind
+        return tuple(kept)
 
     def takes(self, kv_type: str) -> bool:
         """Whether every row of the cache is a whole number of blocks of this type."""

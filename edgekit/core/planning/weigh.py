@@ -75,8 +75,8 @@ def weigh_on_devices(
     layers = shape.layers + 1 if gpu_layers is None else gpu_layers
     costs = _layer_costs(shape, rung, batch=batch, layers=layers, host_experts=host_experts)
     order = sorted(devices, key=lambda device: -room.of(device))
+    fixed = _fixed_cost(shape, rung, batch=batch)
     for chosen in ([order[0]], list(devices)):
-        fixed = _fixed_cost(shape, rung, batch=batch)
         shares, left = _fill(costs, chosen, room, fixed)
         if not left:
             break
@@ -127,9 +127,10 @@ def most_layers(
     shape: LlamaShape, rung: Rung, room: Room, devices: Sequence[Device], *, batch: int
 ) -> int:
     """The most layers from the back that the devices hold; 0 when not even one."""
+    fixed = _fixed_cost(shape, rung, batch=batch)
+    all_costs = _layer_costs(shape, rung, batch=batch, layers=shape.layers + 1, host_experts=0)
     for layers in range(shape.layers, 0, -1):
-        costs = _layer_costs(shape, rung, batch=batch, layers=layers, host_experts=0)
-        _, left = _fill(costs, devices, room, _fixed_cost(shape, rung, batch=batch))
+        _, left = _fill(all_costs[-layers:], devices, room, fixed)
         if not left:
             return layers
     return 0

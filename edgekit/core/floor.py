@@ -85,7 +85,7 @@ def check_floor(statement: ReleaseContent, floor: Floor, minimum: tuple[int, int
     goes up by one at a time, or as far as the root says, so that whoever steals keys cannot use up
     the numbers. Raises RollbackError.
     """
-    _check_minimum(statement, minimum)
+    check_minimum(statement, minimum)
     offered = (statement.epoch, statement.sequence)
     if offered < floor.pair:
         raise RollbackError(
@@ -121,7 +121,7 @@ def check_downgrade(statement: ReleaseContent, floor: Floor, minimum: tuple[int,
     if offered >= floor.pair:
         check_floor(statement, floor, minimum)
         return False
-    _check_minimum(statement, minimum)
+    check_minimum(statement, minimum)
     if statement.epoch < floor.epoch:
         raise RollbackError(
             "this set is of an epoch that is over; not even a downgrade goes back there",
@@ -177,7 +177,8 @@ def parse_floor(data: bytes) -> Floor:
     return floor
 
 
-def _check_minimum(statement: ReleaseContent, minimum: tuple[int, int]) -> None:
+def check_minimum(statement: ReleaseContent, minimum: tuple[int, int]) -> None:
+    """Refuse what a root forbids, wherever it comes from. Raises RollbackError."""
     offered = (statement.epoch, statement.sequence)
     if offered < minimum:
         raise RollbackError(

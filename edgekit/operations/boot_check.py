@@ -22,14 +22,7 @@ from typing import Any, Protocol
 from edgekit.core.fields import Fields
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.strict_json import parse_strict
-from edgekit.core.trust import (
-    MAX_RELEASE_BYTES,
-    MAX_ROOT_BYTES,
-    ReleaseStatement,
-    restore_root,
-    verify_release,
-)
-from edgekit.errors import BusyError, EdgekitError, EngineError, EngineNotReadyError
+from edgekit.errors import BusyError, EdgekitError, EngineError, EngineNotReadyError, TrustError
 from edgekit.operations.activation import activate, check_health
 from edgekit.operations.host_records import (
     audit_event,
@@ -38,7 +31,7 @@ from edgekit.operations.host_records import (
     previous_generation,
     require_generation,
 )
-from edgekit.operations.host_trust import load_host_trust
+from edgekit.operations.host_trust import check_may_serve
 from edgekit.operations.unfinished import read_marker
 from edgekit.system.clock import boot_id, wall_clock
 from edgekit.system.files import durable_write, exclusive_lock, read_bounded
@@ -201,20 +194,12 @@ def _way_back(layout: HostLayout, generation: str) -> str | None:
 
 
 def _is_allowed(layout: HostLayout, generation: str) -> bool:
-    """Whether the newest root still lets a release this old run by itself (its minimum)."""
-    root = load_host_trust(layout).root
-    if root is None:
+    """Whether the newest root still lets a release this old run."""
+    try:
+        check_may_serve(layout, generation)
+    except TrustError:
         return False
-    statement = _statement(layout, generation)
-    return (statement.epoch, statement.sequence) >= root.minimum
-
-
-def _statement(layout: HostLayout, generation: str) -> ReleaseStatement:
-    folder = layout.generation(generation)
-    root = restore_root(read_bounded(folder / "root.json", MAX_ROOT_BYTES, "root"))
-    return verify_release(
-        root, read_bounded(folder / "release.json", MAX_RELEASE_BYTES, "release.json")
-    )
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgekit.core import trust
 from edgekit.core.host_layout import HostLayout
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, TrustError
 from edgekit.operations.host_records import is_committed
 from edgekit.operations.verify import Trusting, host_trust
 from edgekit.system.files import read_bounded
@@ -32,8 +32,22 @@ def load_installed(layout: HostLayout) -> InstalledRelease | None:
     Raises FormatError, SignatureError or HostError when its documents were damaged.
     """
     generation = current_generation(layout)
-    if generation is None:
-        return None
+    return None if generation is None else _installed(layout, generation)
+
+
+def check_may_serve(layout: HostLayout, generation: str) -> None:
+    """Refuse to go back to an installed release that the newest root forbids (its minimum).
+
+    The host's floor is not asked: it is about sets from outside. Raises RollbackError; TrustError,
+    FormatError or HostError when trust or the release's own documents are damaged.
+    """
+    root = load_host_trust(layout).root
+    if root is None:
+        raise TrustError("this host trusts no root", hint="edgekit trust import ROOT")
+    trust.check_minimum(_installed(layout, generation).statement, root.minimum)
+
+
+def _installed(layout: HostLayout, generation: str) -> InstalledRelease:
     folder = layout.generation(generation)
     root = trust.restore_root(read_bounded(folder / "root.json", trust.MAX_ROOT_BYTES, "root"))
     release = read_bounded(folder / "release.json", trust.MAX_RELEASE_BYTES, "release.json")

@@ -20,6 +20,7 @@ from edgekit.operations.host_records import (
     require_generation,
     set_previous,
 )
+from edgekit.operations.host_trust import check_may_serve
 from edgekit.operations.unfinished import (
     ROLLBACK,
     Unfinished,
@@ -42,10 +43,12 @@ def rollback(
     cut off, previous is what served before it. The floor stays where it is: going back is a local
     act, and a set older than the floor still cannot be installed. When the previous generation does
     not answer its questions the current one is started again and the error raised. Raises
-    NotInstalledError, BusyError, EngineError.
+    NotInstalledError, BusyError, EngineError, and RollbackError for a release that the newest root
+    forbids.
     """
     with usual_umask(), exclusive_lock(layout.lock, "this host"):
         step = _step(layout, require_generation(layout), to)
+        check_may_serve(layout, step.generation)
         begin_marker(layout, step)
         record = {
             "attempt": step.attempt,

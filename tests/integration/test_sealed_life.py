@@ -83,9 +83,9 @@ cp /var/lib/edgekit/scrub.json /out/scrub.json
 systemctl is-active edgekit-scrub.timer
 $edgekit doctor > /out/doctor-well.txt
 
+systemd-analyze verify /etc/systemd/system/edgekit*.{service,socket,timer,target}
 for unit in gateway auditd engine@edgekit-demo; do
     file=/etc/systemd/system/edgekit-$unit.service
-    systemd-analyze verify $file
     systemd-analyze security --offline=yes --no-pager $file | tail -n 1 | tee -a /out/scores.txt
 done
 

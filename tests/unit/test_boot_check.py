@@ -15,7 +15,7 @@ import pytest
 from edgekit.core import trust
 from edgekit.core.appliance import Appliance, CanaryCheck, encode_appliance
 from edgekit.core.host_layout import HostLayout
-from edgekit.errors import AuditUnavailableError
+from edgekit.errors import AuditUnavailableError, ConfigError, RollbackError
 from edgekit.operations.audit import tail_audit
 from edgekit.operations.boot_check import (
     BootReport,
@@ -24,12 +24,13 @@ from edgekit.operations.boot_check import (
     load_boot_report,
     load_fallbacks,
 )
+from edgekit.operations.rollback import rollback
 from edgekit.operations.unfinished import INSTALL, Unfinished, begin_marker
 from edgekit.system.files import exclusive_lock
 from edgekit.system.services import AUDIT_WRITER, GATEWAY, UnitState
 from edgekit.system.trust_store import TrustStore
 from tests.gateway.conftest import make_appliance
-from tests.support.sets import RootBuilder, signer
+from tests.support.sets import RootBuilder, quiet, signer
 
 ENGINE = "edgekit-engine@main.service"
 RUNS = UnitState("active", "running", "success", 0, 0)
@@ -265,6 +266,21 @@ def test_never_below_the_newest_roots_minimum(site: Site) -> None:
     site.api.answers = "London."
     assert site.check().verdict == "failed"
     assert site.serves() == site.new
+
+
+def test_not_by_hand_either(site: Site) -> None:
+    TrustStore(site.layout.trust).save_root(RootBuilder(version=2, minimum=(1, 2)).trusted())
+    with pytest.raises(RollbackError, match="forbids releases this old"):
+        rollback(site.layout, quiet)
+    assert (site.serves(), site.layout.audit.exists()) == (site.new, False)
+
+
+def test_a_wrong_configuration_says_nothing_about_the_release(site: Site) -> None:
+    site.layout.site_config.write_text("schema = 1\ntypo = 1\n", "utf-8")
+    site.api.answers = "London."
+    with pytest.raises(ConfigError):
+        site.check()
+    assert (site.serves(), site.started) == (site.new, [])
 
 
 def test_another_command_at_work_checks_the_host_itself(site: Site) -> None:

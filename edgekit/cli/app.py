@@ -14,6 +14,9 @@ from edgekit.system.resources import is_frozen
 SetArgument = Annotated[
     list[Path], typer.Argument(help="Folder of the set; several when it lies on several sticks.")
 ]
+OptionalSetArgument = Annotated[
+    list[Path] | None, typer.Argument(help="Folder of the set; several when on several sticks.")
+]
 RootOption = Annotated[
     Path, typer.Option("--root", help="Install below this folder instead of the host itself.")
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from edgekit.cli.app import (
     FingerprintOption,
     HostOption,
     JsonOption,
+    OptionalSetArgument,
     ProfileOption,
     RootOption,
     SetArgument,
@@ -68,7 +70,7 @@ def probe(
 
 
 def plan(
-    folders: SetArgument,
+    folders: OptionalSetArgument = None,
     root: RootOption = HostLayout.HOST,
     fingerprint: FingerprintOption = None,
     insecure_developer_root: DeveloperOption = False,
@@ -83,9 +85,17 @@ def plan(
     placement: PlacementOption = None,
     insecure_overcommit: OvercommitOption = False,
     every: Annotated[bool, typer.Option("--all", help="Show every way that was weighed.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="What runs here: its plan, and what it really took.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Show what install would do on this host, or another, and why. Changes nothing."""
+    if compare:
+        _print_comparison(root, json_=json_)
+        return
+    if not folders:
+        raise typer.BadParameter("name the folder of a set, or use --compare")
     from edgekit.cli.plan_text import render_plan
     from edgekit.core.install_plan import plan_table
     from edgekit.operations.install import InstallOptions
@@ -113,6 +123,14 @@ def plan(
     for check in outlook.checks:
         _print_check(check)
     typer.echo(render_plan(plan_table(outlook.require()), every=every))
+
+
+def _print_comparison(root: Path, *, json_: bool) -> None:
+    from edgekit.cli.plan_text import render_comparison
+    from edgekit.operations.compare import compare_installed
+
+    table = compare_installed(HostLayout(root.resolve()))
+    typer.echo(render_json(table) if json_ else render_comparison(table))
 
 
 def _print_check(check: Check) -> None:

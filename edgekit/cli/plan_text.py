@@ -87,3 +87,20 @@ def _ways(candidates: list[dict[str, Any]], *, every: bool, last: bool) -> Itera
         )
     if hidden and not last:
         yield f"    ... {hidden} more, --all shows them"
+
+
+def render_comparison(table: dict[str, Any]) -> str:
+    """The text of `edgekit plan --compare`."""
+    lines = [f"generation {table['generation']}"]
+    for engine in table["engines"]:
+        lines += ["", f"engine {engine['engine']}, planned on: {engine['placement']}"]
+        if not engine["terms"]:
+            lines.append("  has reported nothing: not started yet, or an engine that does not")
+            continue
+        lines.append(f"  {'memory':<12}{'planned':>12}{'taken':>12}")
+        lines += [
+            f"  {term['name']:<12}{format_bytes(term['planned']):>12}"
+            f"{format_bytes(term['found']):>12}{'   DIFFERS' if term['large'] else ''}"
+            for term in engine["terms"]
+        ]
+    return "\n".join(lines)

@@ -71,7 +71,8 @@ class CanaryCheck:
 class EngineSettings:
     """How the supervisor starts one engine. `start_timeout_s` bounds load plus first answer.
 
-    `embedding` says that it makes vectors and no text.
+    `embedding` says that it makes vectors and no text. `planned` are bytes by memory term that the
+    engine itself reports after its start, `placement` is where its weights must lie.
     """
 
     name: str
@@ -85,6 +86,8 @@ class EngineSettings:
     weights: tuple[WeightsFile, ...]
     canaries: tuple[CanaryCheck, ...]
     embedding: bool = False
+    planned: tuple[tuple[str, int], ...] = ()
+    placement: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ def encode_appliance(appliance: Appliance) -> bytes:
     table: dict[str, Any] = {"schema": SCHEMA, **asdict(appliance)}
     for engine in table["engines"]:
         engine["environment"] = dict(engine["environment"])
+        engine["planned"] = dict(engine["planned"])
     return json.dumps(table, indent=1, sort_keys=True).encode() + b"\n"
 
 
@@ -171,9 +175,16 @@ def _engine(fields: Fields) -> EngineSettings:
         weights=tuple(_weights(f) for f in fields.items("weights", max_items=1000)),
         canaries=tuple(_canary(f) for f in fields.items("canaries", max_items=64)),
         embedding=fields.boolean("embedding"),
+        planned=_planned(fields.table("planned", {})),
+        placement=fields.text("placement", choices=("gpu", "mixed", "cpu"), default="cpu"),
     )
     fields.finish()
     return engine
+
+
+def _planned(fields: Fields) -> tuple[tuple[str, int], ...]:
+    names = sorted(fields.keys())
+    return tuple((name, fields.integer(name, low=0, high=1 << 50)) for name in names)
 
 
 def _weights(fields: Fields) -> WeightsFile:

@@ -17,6 +17,7 @@ from edgekit.core.appliance import (
 )
 from edgekit.core.digest import Digest
 from edgekit.core.host_layout import HostLayout
+from edgekit.core.planning.engine_report import need_terms
 from edgekit.core.planning.explain import selection_table
 from edgekit.core.planning.llama_memory import CHECKPOINTS
 from edgekit.core.planning.values import MIB, Selection, Serving
@@ -230,6 +231,8 @@ def _engine(
             CanaryCheck(model.name, prompt, answer) for prompt, answer in model.canaries
         ),
         embedding=embedding,
+        planned=tuple(sorted(need_terms(chosen.need).items())) if chosen.need else (),
+        placement=chosen.serving.placement,
     )
 
 

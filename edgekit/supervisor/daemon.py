@@ -3,9 +3,11 @@
 S1 every weights file hashes to what was signed
 S2 the engine starts, with exactly the environment of the plan
 S3 it says it is healthy, in time
-S4 it answers every canary prompt rightly; only now is it READY
-S5 it goes on answering or computing, or the watchdog is no longer fed
-S6 on SIGTERM the whole process group ends, by force after 10 seconds
+S4 it answers every canary prompt rightly
+S5 its weights lie on the device that was planned; a memory report that differs is a warning.
+   Only now is it READY
+S6 it goes on answering or computing, or the watchdog is no longer fed
+S7 on SIGTERM the whole process group ends, by force after 10 seconds
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from edgekit.errors import EdgekitError, EngineError, FormatError
 from edgekit.exit_codes import ExitCode
 from edgekit.supervisor.canary import check_answer, check_vectors, wait_healthy
 from edgekit.supervisor.pulse import Pulse
+from edgekit.supervisor.tap import Tap, check_report
 from edgekit.supervisor.weights import verify_weights
 from edgekit.system.notify import notify, watchdog_interval
 from edgekit.system.process import Child, spawn
@@ -92,15 +95,20 @@ def _supervise(settings: EngineSettings) -> None:
         # a socket left by a killed engine would keep the new one from listening
         os.unlink(settings.socket)  # noqa: PTH108
     notify("STATUS=starting the engine")
-    child = spawn(settings.argv, env={**DEFAULT_ENVIRONMENT, **dict(settings.environment)})  # S2
+    tap = Tap()
+    environment = {**DEFAULT_ENVIRONMENT, **dict(settings.environment)}
+    child = spawn(settings.argv, env=environment, output=tap.write)  # S2
+    tap.start()
     try:
         _make_ready(settings, child, deadline)
+        for warning in check_report(settings, tap.buffers()):  # S5
+            print(f"edgekit-supervisor: WARNING: {warning}", file=sys.stderr, flush=True)
         notify("READY=1", "STATUS=answers canary prompts")
         _watch(settings, child)
     finally:
         _on_stop_signals(signal.SIG_IGN)  # nothing may interrupt the end of the group
         notify("STOPPING=1")
-        child.stop(GRACE_S)  # S6
+        child.stop(GRACE_S)  # S7
 
 
 def _make_ready(settings: EngineSettings, child: Child, deadline: float) -> None:
@@ -116,7 +124,7 @@ def _make_ready(settings: EngineSettings, child: Child, deadline: float) -> None
 
 
 def _watch(settings: EngineSettings, child: Child) -> NoReturn:
-    """S5, until a signal or the engine's end."""
+    """S6, until a signal or the engine's end."""
     interval = watchdog_interval()
     pulse = Pulse(settings, child.processor_s)
     next_ping = time.monotonic()

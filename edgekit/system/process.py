@@ -135,12 +135,14 @@ def spawn(
     cwd: Path | None = None,
     listen_descriptor: int | None = None,
     log: Path | None = None,
+    output: int | None = None,
 ) -> Child:
     """Start a program in its own process group with exactly this environment.
 
     `listen_descriptor` is handed over as systemd does it: descriptor 3 and LISTEN_FDS=1. Its
-    output goes where this process's goes. It is killed when the thread that calls this ends (call
-    from the main thread). Raises MissingToolError or HostError.
+    output goes to the descriptor `output`, to the file `log`, or where this process's goes. It is
+    killed when the thread that calls this ends (call from the main thread). Raises
+    MissingToolError or HostError.
     """
     # loaded before the fork: between fork and exec only the bare call is safe
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -158,12 +160,12 @@ def spawn(
         if listen_descriptor is not None:
             os.dup2(listen_descriptor, _FIRST_PASSED_DESCRIPTOR)
 
-    with _translated(argv), _output(log) as output:
+    with _translated(argv), _output(log) as file:
         return Child(
             subprocess.Popen(
                 list(argv),
-                stdout=output,
-                stderr=output,
+                stdout=file if output is None else output,
+                stderr=file if output is None else output,
                 env=variables,
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,

@@ -75,7 +75,7 @@ def carried(shape: ModelShape, path: Path) -> CarriedVariant:
 
 
 def measure(case: Case, *, ask: bool = False) -> Measured:
-    """Start the launcher as a plan would; with `ask` everybody fills a whole batch twice."""
+    """Start the launcher as a plan would; with `ask` everybody fills the whole context twice."""
     with tempfile.TemporaryDirectory(prefix="edgekit-shape-") as name:
         folder = Path(name)
         path = write_model(case.shape, folder)
@@ -91,7 +91,7 @@ def measure(case: Case, *, ask: bool = False) -> Measured:
             _wait(engine, folder / "e.sock", log)
             if ask:
                 for seed in (1, 2):
-                    _ask_all(folder / "e.sock", case.slots, min(600, case.context - 8), seed)
+                    _ask_all(folder / "e.sock", case.slots, case.context - 8, seed)
             status = Path(f"/proc/{engine.pid}/status").read_text("utf-8")
         finally:
             engine.kill()

@@ -23,6 +23,8 @@ COMPARED = ("kv cache", "state", "compute", "output")
 """Weights are not compared: a mapped file is counted by its range, a repacked one twice."""
 _HOST_NAMES = ("CPU", "CPU_Mapped", "CPU_REPACK", "CPU_AMX", "Host")
 MAX_LOG_LINE = 2000
+REPORT_SUFFIX = "-engine-report.json"
+"""Follows the name of an engine's socket, without its ending: where its report is kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from edgekit.core.planning.llama_shape import KV_TYPES, Cells, LlamaShape
 from edgekit.core.planning.values import MIB, MemoryNeed, MemoryTerm
 
 BATCH_TOKENS = 512
-PROCESS_BYTES = 30 * MIB
+PROCESS_BYTES = 32 * MIB
 VOCABULARY_BYTES = 190
 """What the server needs beside weights, cache and graphs: program and libraries, and for each token
 its text in several tables (measured: docs/reference/planner-measured.md)."""

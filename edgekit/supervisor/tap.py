@@ -1,0 +1,77 @@
+"""The engine's output on its way to the journal: read in passing, for what it says it allocated."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from edgekit.core.appliance import EngineSettings
+from edgekit.core.planning.engine_report import (
+    MAX_LOG_LINE,
+    REPORT_SUFFIX,
+    Buffer,
+    buffers_table,
+    compare,
+    device_problem,
+    parse_buffers,
+)
+from edgekit.errors import EngineError
+
+MAX_BUFFERS = 256
+
+
+class Tap:
+    """A pipe for an engine's output whose lines go on to this process's standard error."""
+
+    def __init__(self) -> None:
+        self._read, self.write = os.pipe()
+        self._buffers: list[Buffer] = []
+        self._thread = threading.Thread(target=self._pass_on, daemon=True)
+
+    def start(self) -> None:
+        """Pass lines on until the engine's side is closed. Call after the engine was started."""
+        os.close(self.write)
+        self._thread.start()
+
+    def buffers(self) -> tuple[Buffer, ...]:
+        """What the engine has reported so far."""
+        return tuple(self._buffers)
+
+    def _pass_on(self) -> None:
+        with os.fdopen(self._read, "rb") as source:
+            while line := source.readline(MAX_LOG_LINE):
+                with suppress(OSError, ValueError):  # nobody listens: the engine goes on
+                    sys.stderr.buffer.write(line)
+                    sys.stderr.buffer.flush()
+                if len(self._buffers) < MAX_BUFFERS:
+                    self._buffers += parse_buffers([line.decode("utf-8", errors="replace")])
+
+
+def check_report(settings: EngineSettings, buffers: tuple[Buffer, ...]) -> list[str]:
+    """Hold what the engine reports against the plan, and keep it beside its socket.
+
+    Returns a warning for each large difference. Raises EngineError when the weights do not lie on
+    the device that was planned. Silent for engines that report nothing.
+    """
+    if not buffers:
+        return []
+    path = report_path(Path(settings.socket))
+    with suppress(OSError):
+        path.write_text(json.dumps(buffers_table(buffers)), "utf-8")
+    problem = device_problem(settings.placement, buffers)
+    if problem is not None:
+        raise EngineError(problem, found=buffers[0].device, needed=settings.placement)
+    return [
+        f"{d.name}: planned {d.planned} bytes, the engine took {d.found} ({d.percent:+.1f} %)"
+        for d in compare(dict(settings.planned), buffers)
+        if d.is_large
+    ]
+
+
+def report_path(socket: Path) -> Path:
+    """Where the report of the engine with this socket lies."""
+    return socket.with_name(socket.stem + REPORT_SUFFIX)

@@ -47,3 +47,17 @@ def test_an_unknown_benchmark_is_refused() -> None:
     done = benchmarks("verify_nothing")
     assert done.returncode == 2
     assert "verify_and_copy" in done.stderr
+
+
+def test_the_gateways_benchmark_gives_every_figure() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gateway", "--rounds=1", "--requests=2000", "--json"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    table = json.loads(done.stdout)
+    assert {row["contender"] for row in table["figures"]} == {"direct", "edgekit"}
+    assert all(row["rate"] > 0 and row["of_direct"] > 0 for row in table["figures"])
+    sizes = table["resident_mib_over_requests"]
+    assert len(sizes) == 10
+    assert sizes[-1] - sizes[1] < 8

@@ -49,6 +49,19 @@ $edgekit run {demo.MODEL} "{demo.QUESTION}" > /out/answer-after-reboot.txt
 $edgekit audit verify --json > /out/audit-after-reboot.json
 $edgekit audit tail -n 20 > /out/records.jsonl
 ls -la /etc/edgekit /var/lib/edgekit > /out/permissions.txt
+
+status() {{  # status PATH TOKEN: the answer's status to a GET
+    exec 3<>/dev/tcp/127.0.0.1/11434
+    printf 'GET %s HTTP/1.1\\r\\nHost: 127.0.0.1:11434\\r\\n' "$1" >&3
+    printf 'Authorization: Bearer %s\\r\\nConnection: close\\r\\n\\r\\n' "$2" >&3
+    timeout 60 head -n 1 <&3 | cut -d ' ' -f 2
+    exec 3>&-
+}}
+token=$($edgekit key add "sealed host" --scope chat --scope metrics)
+{{ status /v1/models "$token"; status /metrics "$token"; status /edgekit/state "$token"
+   status /readyz ""; status /console ""; }} > /out/key-added.txt
+$edgekit key revoke "${{token:3:8}}" 2>&1 | tee /out/key-revoked.txt
+status /v1/models "$token" >> /out/key-revoked.txt
 """
 
 
@@ -135,3 +148,11 @@ def test_everything_comes_back_after_a_reboot(story: Story) -> None:
 def test_secrets_are_roots_alone(story: Story) -> None:
     assert re.search(r"-rw------- .* local\.key", story.text("permissions.txt"))
     assert re.search(r"-rw------- .* api-keys\.json", story.text("permissions.txt"))
+
+
+def test_keys_count_at_once_in_the_gateways_own_sandbox(story: Story) -> None:
+    assert story.text("key-added.txt").split() == ["200", "200", "403", "200", "200"]
+    revoked = story.text("key-revoked.txt")
+    assert revoked.startswith("revoked ")
+    assert revoked.endswith("401")
+    assert "no gateway runs" not in revoked

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit import __version__
@@ -23,7 +23,8 @@ from edgekit.core.events import Finished, Listener, Started
 from edgekit.core.facts import HostReport
 from edgekit.core.lock import Lock, LockedWheel
 from edgekit.core.names import RelPath
-from edgekit.core.planning.select import check_compatible, select_all
+from edgekit.core.planning.select import check_compatible
+from edgekit.core.planning.trim import is_dropped, trim
 from edgekit.core.provenance import Input, describe_build
 from edgekit.core.recipe import EngineRecipe, FolderSource, ModelRecipe, Recipe, Variant
 from edgekit.core.release import (
@@ -308,7 +309,8 @@ class _Gatherer:
                 needed=target.arch,
                 hint="bundle on a machine of the target's architecture",
             )
-        flags = sorted({flag for pack in packs for flag in pack.cpu_flags})
+        needed = [set(pack.cpu_flags) for pack in packs]
+        flags = sorted(set.intersection(*needed)) if needed else []
         return Requirements(target.arch, floor, tuple(flags), MIN_SYSTEMD)
 
     def _take(self, files: tuple[PackFile, ...], role: str) -> None:
@@ -469,7 +471,11 @@ def _draft(
     )
     if options.host is not None:
         check_compatible(manifest, options.host)
-        select_all(manifest, options.host)
+        whole, manifest = manifest, trim(manifest, options.host)
+        kept = tuple(e for e in entries if not is_dropped(e.path, whole, manifest))
+        used = {entry.digest for entry in kept}
+        manifest = replace(manifest, entries=kept)
+        blobs = tuple(blob for blob in blobs if blob.digest in used)
     return SetDraft(
         manifest=manifest,
         blobs=blobs,

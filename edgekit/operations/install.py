@@ -9,7 +9,7 @@ from pathlib import Path
 from edgekit.core import trust
 from edgekit.core.config_rules import is_address
 from edgekit.core.digest import Digest
-from edgekit.core.events import Listener
+from edgekit.core.events import Listener, Warned
 from edgekit.core.facts import HostReport
 from edgekit.core.host_layout import DEFAULT_LISTEN, HostLayout
 from edgekit.core.install_plan import InstallPlan, plan_install
@@ -23,7 +23,14 @@ from edgekit.core.preflight import (
     check_host,
     refuse,
 )
-from edgekit.errors import ConfigError, EdgekitError, PrivilegeError, TrustError
+from edgekit.errors import (
+    ConfigError,
+    EdgekitError,
+    EngineError,
+    PrivilegeError,
+    TrustError,
+    WrongAnswerError,
+)
 from edgekit.operations.host_records import (
     ensure_api_keys,
     is_committed,
@@ -96,6 +103,12 @@ class InstallOptions:
         )
 
 
+FailedStart = tuple[str, str, str]
+"""Model, key of the way that was tried, what the engine said."""
+MAX_STARTS = 3
+"""Ways that are tried for one release before it is given up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """What an installation would meet: every check, then the plan or the error it ends with."""
@@ -135,15 +148,51 @@ def install(options: InstallOptions, listener: Listener) -> Receipt:
         raise PrivilegeError("installing needs root", hint="sudo edgekit install SET")
     with usual_umask(), exclusive_lock(layout.lock, "this host"):
         verified = _verify(options)  # I1
-        intact = intact_blobs(layout, _sizes(verified), listener)
-        decided = _look(options, verified, intact).require()
-        unfinished = close_unfinished(layout)
-        previous = _committed_previous(unfinished, decided)
-        whole = not decided.missing and is_committed(layout, decided.generation)
-        if decided.previous == decided.generation and whole:
-            return _finish(verified, decided, unfinished)
-        reason = options.insecure_downgrade if verified.below_floor else None
-        return Installation(verified, decided, previous, listener, break_glass=reason).run()
+        failed: tuple[FailedStart, ...] = ()
+        while True:
+            intact = intact_blobs(layout, _sizes(verified), listener)
+            decided = _look(options, verified, intact, failed).require()
+            unfinished = close_unfinished(layout)
+            previous = _committed_previous(unfinished, decided)
+            whole = not decided.missing and is_committed(layout, decided.generation)
+            if decided.previous == decided.generation and whole:
+                return _finish(verified, decided, unfinished)
+            reason = options.insecure_downgrade if verified.below_floor else None
+            run = Installation(verified, decided, previous, listener, break_glass=reason)
+            try:
+                return run.run()
+            except EngineError as error:
+                failed = _step_down(options, verified, decided, failed, error)
+                for model, way, words in failed[-len(decided.selections) :]:
+                    listener(Warned(f"{model}: {way} did not start ({words}); taking the next way"))
+
+
+def _step_down(
+    options: InstallOptions,
+    verified: VerifiedSet,
+    decided: InstallPlan,
+    failed: tuple[FailedStart, ...],
+    error: EngineError,
+) -> tuple[FailedStart, ...]:
+    """What has failed so far, when there is a next way to try; re-raises the error when not.
+
+    A wrong answer is no matter of memory: no other way would be righter. What was asked for is not
+    replaced by something else, and a release that had served is repaired, not changed.
+    """
+    is_over = len(failed) >= (MAX_STARTS - 1) * len(decided.selections)
+    if (
+        isinstance(error, WrongAnswerError)
+        or is_over
+        or options.wishes.given()
+        or is_committed(options.layout, decided.generation)
+    ):
+        raise error
+    words = error.message[:100]
+    now = failed + tuple((s.model.name, s.chosen.key(), words) for s in decided.selections)
+    outlook = _look(options, verified, present_blobs(options.layout, _sizes(verified)), now)
+    if outlook.problem is not None:
+        raise error
+    return now
 
 
 def _verify(options: InstallOptions) -> VerifiedSet:
@@ -165,7 +214,10 @@ def _sizes(verified: VerifiedSet) -> dict[Digest, int]:
 
 
 def _look(
-    options: InstallOptions, verified: VerifiedSet, present: frozenset[Digest]
+    options: InstallOptions,
+    verified: VerifiedSet,
+    present: frozenset[Digest],
+    failed: tuple[FailedStart, ...] = (),
 ) -> Outlook:
     """Ask every question of the preflight, then decide (nothing has been written yet)."""
     layout, manifest = options.layout, verified.manifest
@@ -185,7 +237,7 @@ def _look(
         *check_host(manifest, report, layout, around, listen=listen),
         catching(
             "memory",
-            lambda: selections.append(select_all(manifest, report, options.wishes)),
+            lambda: selections.append(select_all(manifest, report, options.wishes, failed)),
             "memory for every model and its context",
         ),
     ]

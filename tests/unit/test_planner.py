@@ -31,7 +31,7 @@ from edgekit.core.planning.llama_memory import PROCESS_BYTES, llama_need
 from edgekit.core.planning.llama_shape import LlamaShape
 from edgekit.core.planning.rungs import MAX_SLOTS
 from edgekit.core.planning.select import check_compatible, select_all
-from edgekit.core.planning.values import MIB, MemoryNeed, Selection
+from edgekit.core.planning.values import MIB, MemoryNeed, Selection, Wishes
 from edgekit.core.release import (
     CarriedModel,
     CarriedVariant,
@@ -270,6 +270,42 @@ def test_weights_that_no_engine_of_the_set_reads_are_passed_over() -> None:
     with pytest.raises(IncompatibleHostError) as caught:
         chosen(HostBuilder(), model(other))
     assert "llama.cpp reads GGUF only" in str(caught.value.found)
+
+
+def test_a_way_that_did_not_start_is_passed_over_once_and_said() -> None:
+    whole, host = manifest(model()), HostBuilder().report()
+    first = select_all(whole, host)[0].chosen
+    failed = (("m", first.key(), "the engine ended"),)
+    second = select_all(whole, host, failed=failed)[0]
+    assert (first.serving.kv_type, second.chosen.serving.kv_type) == ("f16", "q8_0")
+    assert second.candidates[0].reason == "did not start: the engine ended"
+    everything = tuple(("m", c.key(), "no") for c in second.candidates)
+    with pytest.raises(InsufficientError):
+        select_all(whole, host, failed=everything)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "expected"),
+    [(Wishes(context=512), ("f16", 2, 512)), (Wishes(kv_type="q8_0"), ("q8_0", 2, 4096)),
+     (Wishes(users=5), ("f16", 5, 4096)), (Wishes(slots=1), ("f16", 1, 4096))],
+)
+def test_what_is_asked_for_is_taken_when_it_fits(
+    wishes: Wishes, expected: tuple[str, int, int]
+) -> None:
+    chosen_way = select_all(manifest(model()), HostBuilder().report(), wishes)[0].chosen
+    assert (chosen_way.serving.kv_type, chosen_way.slots, chosen_way.context) == expected
+
+
+def test_an_impossible_wish_is_refused_unless_overcommitting() -> None:
+    host = HostBuilder(available=available_for(need_of())).report()
+    wishes = Wishes(slots=8, kv_type="f16")
+    with pytest.raises(InsufficientError, match=r"as asked for \(slots 8, kv type f16\)"):
+        select_all(manifest(model()), host, wishes)
+    forced = select_all(manifest(model()), host, replace(wishes, insecure_overcommit=True))[0]
+    assert forced.chosen.slots == 8
+    assert forced.chosen.reason.startswith("taken although it does not fit")
+    with pytest.raises(IncompatibleHostError):
+        select_all(manifest(model()), host, Wishes(engine="vllm", insecure_overcommit=True))
 
 
 def test_models_share_the_memory_in_their_order() -> None:

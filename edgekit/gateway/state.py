@@ -24,7 +24,9 @@ from edgekit.gateway.serve import Engine
 from edgekit.system.audit_client import AsyncAuditClient
 
 CHECK_TIMEOUT_S = 2.0
-PROOF_TIMEOUT_S = 20.0
+PROOF_TIMEOUT_S = 10.0
+DOUBT_S = 10.0
+"""How long a failed proof counts: strangers may ask, and must not keep an engine busy."""
 FRESH_S = 60.0
 """A token that old still proves that an engine generates."""
 MIN_FREE_BYTES = 256 << 20
@@ -35,6 +37,7 @@ class Seen:
     """What was seen of one engine: when it last gave a token, and its socket's birth."""
 
     token_s: float = -FRESH_S
+    failed_s: float = -DOUBT_S
     socket_born_ns: int = 0
     restarts: int = 0
     meter: Meter = field(default_factory=Meter)
@@ -232,7 +235,12 @@ class State:
         async with seen.proving:
             if time.monotonic() - seen.token_s < FRESH_S or admission.running:
                 return True  # one that runs will end, or be ended, and is the proof
-            return await self._ask_for_a_token(name)
+            if time.monotonic() - seen.failed_s < DOUBT_S:
+                return False
+            good = await self._ask_for_a_token(name)
+            if not good:
+                seen.failed_s = time.monotonic()
+            return good
 
     async def _ask_for_a_token(self, name: str) -> bool:
         """One token, or from an embedding engine one vector."""

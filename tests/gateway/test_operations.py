@@ -87,6 +87,9 @@ def test_engine_that_listens_and_gives_no_token_is_not_ready(
     site.engine.delay_s = 5
     answer = httpx.get(f"{site.url}/readyz", timeout=20)
     assert answer.json()["parts"] == {"audit": True, "disk": True, "engine:main": False}
+    for _ in range(5):
+        assert httpx.get(f"{site.url}/readyz", timeout=20).status_code == 503
+    assert len(site.engine.requests) == 1  # strangers cannot make it work by asking
 
 
 def test_engine_that_is_gone_is_not_ready(site: Site) -> None:

@@ -28,8 +28,8 @@ left with an oracle that shares no writing code with edgekit.
 * **control**: the same suite over an edgekit with a bug put in on purpose, and how many of its
   points were bad. A control without a bad point is a failure: the suite would see nothing.
 
-Every row was written by its command on the full set of points; a sample of each suite is part of
-`make test`.
+Every row was written by its command. **of** is how many points there are; where it is more than
+planned, the seed chose. A smaller sample of each suite is part of `make test`.
 
 """
 
@@ -63,13 +63,13 @@ def problems(rows: dict[str, Row]) -> list[str]:
 
 def render_reliability(rows: dict[str, Row]) -> str:
     """The page."""
-    lines = [_HEAD, "| suite | planned | fired | old | new | bad | seed | s | control |\n",
-             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n"]
+    lines = [_HEAD, "| suite | planned | of | fired | old | new | bad | seed | s | control |\n",
+             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n"]
     for name in sorted(rows):
         row = rows[name]
         controls = "; ".join(f"{control}: {found['bad']} of {found['planned']}"
                              for control, found in sorted(row["controls"].items()))
-        lines.append(f"| {name} | {row['planned']:,} | {row['fired']:,} | {row['old']:,} | "
+        lines.append(f"| {name} | {row['planned']:,} | {row['possible']:,} | {row['fired']:,} | {row['old']:,} | "
                      f"{row['new']:,} | {row['bad']} | {row['seed']} | {row['seconds']:,} | "
                      f"{controls or '-'} |\n")
     lines.append("\n")

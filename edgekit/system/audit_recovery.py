@@ -101,6 +101,8 @@ def _verify(path: Path, trusted: Trusted) -> tuple[LogState | None, Times | None
     The ends are those of the last record that the kept head acknowledges, and of the last good one.
     """
     first, lines = first_record(path), list(segment_lines(path))
+    if not lines and trusted.kept.seq < first:  # cut off before its first record
+        return None, None, 0, 0
     head = trusted.kept if trusted.kept.seq >= first else None
     verifier = Verifier(Evidence(trusted.signer, (trusted.key,), (), head, first))
     good, known, end = 0, 0, 0

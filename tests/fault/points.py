@@ -41,6 +41,8 @@ class Tally:
     old: int = 0
     new: int = 0
     bad: int = 0
+    possible: int = 0
+    """Points there are; more than `planned` in a sample."""
     problems: list[tuple[Point, tuple[str, ...]]] = field(default_factory=list)
 
     def add(self, point: Point, found: Fired) -> None:

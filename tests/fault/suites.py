@@ -42,7 +42,9 @@ def _over_points(plan: Callable[[World, int], list[Point]], fire: Fire) -> Runne
         with a_world() as world:
             points = plan(world, seed)
         chosen = sampled(points, count, seed)
-        return fire_all(fire, chosen, processes=processes, sabotage=sabotage)
+        tally = fire_all(fire, chosen, processes=processes, sabotage=sabotage)
+        tally.possible = len(points)
+        return tally
 
     return run
 

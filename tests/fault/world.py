@@ -13,6 +13,7 @@ import gc
 import io
 import shutil
 import signal
+import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +69,20 @@ def silence_services() -> None:
     install_module.probe_host = functools.cache(probe_host)  # type: ignore[assignment]
     main_module.build_app = functools.cache(build_app)
     typer.main.get_command = functools.cache(typer.main.get_command)
+
+
+def set_clock(when: tuple[int, int]) -> None:
+    """From now on it is a second after `when` (wall clock, time since boot; nanoseconds).
+
+    Else a command would do more, an hour after its host was made, than it did when it was planned:
+    the audit log ends an epoch now and then.
+    """
+    began = time.monotonic_ns() - 1_000_000_000
+    wall, boot = when
+    time.time_ns = lambda: wall + time.monotonic_ns() - began  # type: ignore[assignment]
+    time.time = lambda: time.time_ns() / 1e9  # type: ignore[assignment]
+    time.clock_gettime_ns = lambda _clock: (  # type: ignore[assignment]
+        boot + time.monotonic_ns() - began)
 
 
 @dataclass(frozen=True)
@@ -174,6 +189,7 @@ class World:
         for scenario in self.scenarios.values():
             self.start_of(scenario)
         self.oracle  # noqa: B018 - captured now
+        self._built = time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the command line had taken it
         gc.collect()
         gc.freeze()
@@ -212,7 +228,12 @@ class World:
     ) -> Ended:
         """The command in a fork of this process, traced when asked, on `host`."""
         arguments = self.arguments(command)
-        return run_forked(lambda: int(main(arguments)), decide=decide, seen=seen, calls=calls,
+
+        def work() -> int:
+            set_clock(self._built)
+            return int(main(arguments))
+
+        return run_forked(work, decide=decide, seen=seen, calls=calls,
                           below=below or (str(self.host),))
 
     def arguments(self, command: str) -> list[str]:

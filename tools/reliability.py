@@ -69,8 +69,9 @@ def render_reliability(rows: dict[str, Row]) -> str:
         row = rows[name]
         controls = "; ".join(f"{control}: {found['bad']} of {found['planned']}"
                              for control, found in sorted(row["controls"].items()))
-        lines.append(f"| {name} | {row['planned']:,} | {row['possible']:,} | {row['fired']:,} | {row['old']:,} | "
-                     f"{row['new']:,} | {row['bad']} | {row['seed']} | {row['seconds']:,} | "
+        lines.append(f"| {name} | {row['planned']:,} | {row['possible']:,} | "
+                     f"{row['fired']:,} | {row['old']:,} | {row['new']:,} | {row['bad']} | "
+                     f"{row['seed']} | {row['seconds']:,} | "
                      f"{controls or '-'} |\n")
     lines.append("\n")
     lines += [f"* **{name}**: {rows[name]['what']}\n\n  `{rows[name]['command']}`\n"

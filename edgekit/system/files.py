@@ -281,9 +281,10 @@ def read_bounded(path: Path, max_bytes: int, what: str) -> bytes:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory tree edgekit owns; absent is fine. Raises HostError."""
+    """Remove a directory tree edgekit owns, durably; absent is fine. Raises HostError."""
     try:
         shutil.rmtree(path)
+        fsync_directory(path.parent)
     except FileNotFoundError:
         return
     except OSError as error:

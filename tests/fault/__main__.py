@@ -74,7 +74,7 @@ def main() -> int:
     parser.add_argument("--points", type=int, help="size of the sample")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--no-controls", action="store_true", help="leave the planted bugs out")
-    parser.add_argument("--record", action="store_true", help="write the row of docs/reliability.json")
+    parser.add_argument("--record", action="store_true", help="write its row")
     options = parser.parse_args()
     os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     os.chdir(Path(__file__).resolve().parents[2])

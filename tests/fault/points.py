@@ -65,7 +65,8 @@ class Tally:
         return self.bad == 0 and self.fired == self.planned > 0
 
 
-Fire = Callable[[World, Point], Fired]
+Fire = Callable[[World, Point], Fired | list[tuple[Point, Fired]]]
+"""Fires one point, or a job of several that it names itself."""
 
 _world: World | None = None
 
@@ -101,8 +102,9 @@ def fire_all(
     try:
         with context.Pool(processes, _begin, (queue, sabotage)) as pool:
             jobs = ((fire, point) for point in points)
-            for point, found in pool.imap_unordered(_fire, jobs, CHUNK):
-                total.add(point, found)
+            for results in pool.imap_unordered(_fire, jobs, CHUNK if len(points) > CHUNK else 1):
+                for point, found in results:
+                    total.add(point, found)
     finally:
         for base in bases:
             shutil.rmtree(base, ignore_errors=True)
@@ -122,10 +124,11 @@ def _begin(queue: Any, sabotage: str | None) -> None:
         _world = world
 
 
-def _fire(job: tuple[Fire, Point]) -> tuple[Point, Fired]:
+def _fire(job: tuple[Fire, Point]) -> list[tuple[Point, Fired]]:
     fire, point = job
     assert _world is not None, "this process could not make its world; see above"
-    return point, fire(_world, point)
+    found = fire(_world, point)
+    return found if isinstance(found, list) else [(point, found)]
 
 
 def sampled(points: Sequence[Point], count: int | None, seed: int) -> list[Point]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from tests.fault import clocks, races, reorder, sweeps
+from tests.fault import clocks, disks, races, reorder, sweeps
 from tests.fault.points import Fire, Point, Tally, a_world, fire_all, sampled
 from tests.fault.world import World
 
@@ -81,4 +81,9 @@ SUITES: dict[str, Suite] = {
         "every command of the host's program, with a clock in 1970 and in 2100, ends as with a "
         "right one and leaves the same state",
         70, 200, _over_points(clocks.clock_points, clocks.fire_clock), {"clock_decides": 200}),
+    **{f"power-cut-{kind}": Suite(
+        f"{kind} on a loop device: what its disk holds before every call that changes a file and "
+        "after the end, recovered by a mount",
+        2000, 16, disks.cuts_on(kind), {"no_fsync": 8}, needs_root=True)
+       for kind in ("ext4", "xfs", "btrfs")},
 }

@@ -37,7 +37,9 @@ DEMO = {
 """And a sealed host to boot, a registry to carry an image from."""
 
 TESTS = {**DEMO, "podman": "podman", "crun": "crun", "strace": "strace", "ps": "procps",
-         "file": "file", "softhsm2-util": "softhsm2", "chromium": "chromium"}
+         "file": "file", "softhsm2-util": "softhsm2",
+         "chromium": "chromium", "mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs",
+         "mkfs.btrfs": "btrfs-progs"}
 
 
 def ensure_packages(wanted: dict[str, str], report: Callable[[str], None]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Real file systems on loop devices: the power goes in the middle of a command.
+"""Real file systems on loop devices: the power goes in the middle of a command, or room does.
 
 While a command is stopped before a call that changes a file, the file below the loop device holds
 what the file system has handed to its disk so far, and nothing that is still in memory. A copy of
@@ -10,15 +10,27 @@ journals are committed every second: what nobody synced reaches the disk in an o
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgekit.errors import EdgekitError
+from edgekit.exit_codes import ExitCode
+from edgekit.system.files import free_bytes
 from edgekit.system.process import run
-from tests.fault.points import Fired, Point, Tally, a_world, fire_all, sampled
+from tests.fault.points import (
+    Fired,
+    Point,
+    Tally,
+    a_world,
+    fire_all,
+    sampled,
+    scratch_base,
+)
 from tests.fault.snapshot import copy_tree, read_snapshot
-from tests.fault.sweeps import calls_of
+from tests.fault.sweeps import calls_of, converges
 from tests.fault.tracer import Call
 from tests.fault.world import Scenario, World
 
@@ -26,8 +38,22 @@ SKIPPED = ("run", "lost+found")
 SIZES = {"ext4": 48 << 20, "xfs": 320 << 20, "btrfs": 128 << 20}
 MAKE = {"ext4": ["mkfs.ext4", "-q", "-F", "-m", "0", "-J", "size=4"],
         "xfs": ["mkfs.xfs", "-q", "-f"], "btrfs": ["mkfs.btrfs", "-q", "-f", "-m", "single"]}
+FREE_STEP = 4096
 OPTIONS = {"ext4": "loop,noatime,commit=1", "xfs": "loop,noatime,nouuid",
            "btrfs": "loop,noatime,commit=1"}
+
+
+def why_not(kind: str) -> str:
+    """Why this machine cannot make and mount such a file system; "" when it can."""
+    base = scratch_base()
+    try:
+        (base / "empty").mkdir()
+        make_image(kind, base / "i", base / "empty", base / "m")
+    except EdgekitError as error:
+        return f"{kind} on a loop device: {error.message}"
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+    return ""
 
 
 def make_image(kind: str, image: Path, start: Path, folder: Path) -> None:
@@ -87,6 +113,54 @@ def _judged(kind: str, copy: Path, world: World, scenario: Scenario, *, ended: b
     old, new = (scenario.end, scenario.end) if ended else (scenario.old, scenario.new)
     verdict = world.oracle.judge(tree, old, new)
     return Fired(True, verdict.state, verdict.why)
+
+
+def full_points(world: World, _seed: int) -> list[Point]:
+    """Every file system, with so many bytes free, from none up to more than an upgrade needs."""
+    needed = sum(len(data) for data in world.oracle.release("v2").blobs.values())
+    return [(kind, free) for kind in SIZES for free in range(0, 3 * needed + 64 * 1024, FREE_STEP)]
+
+
+def fire_full(world: World, point: Point) -> Fired:
+    """Upgrade on a disk that has this much room; then again, with room."""
+    kind, free = point
+    scenario = world.scenarios["upgrade"]
+    live = world.base / "disk"
+    shutil.rmtree(world.host, ignore_errors=True)
+    make_image(kind, live, world.start_of(scenario), world.host)
+    with mounted(kind, live, world.host):
+        ballast = world.host / "lost+found" if kind == "ext4" else world.host / "run"
+        ballast = ballast / "ballast"
+        _fill(ballast, free)
+        ended = world.run(scenario.command)
+        tree = read_snapshot(world.host, skip=SKIPPED)
+        verdict = world.oracle.judge(tree, scenario.old, scenario.new)
+        why = verdict.why
+        if ended.status not in (ExitCode.OK, ExitCode.DISK_FULL, ExitCode.AUDIT_UNAVAILABLE):
+            why += (f"status {ended.status}: {ended.output[-1500:]}",)
+        if (ended.status == ExitCode.OK) != (verdict.state == "new"):
+            why += (f"status {ended.status}, but {verdict.state}",)
+        ballast.unlink()
+        run(["sync", "-f", str(world.host)], timeout_s=60)  # btrfs gives room back then
+        why = why or converges(world, scenario, skip=SKIPPED)
+    return Fired(True, verdict.state, why)
+
+
+def _fill(ballast: Path, free: int) -> None:
+    """Take all room but so many bytes, in smaller and smaller pieces."""
+    ballast.parent.mkdir(exist_ok=True)
+    with ballast.open("wb") as file:
+        size, piece = 0, 1 << 20
+        while piece >= 1024:
+            room = free_bytes(ballast) - free
+            try:
+                if room < piece:
+                    raise OSError("less room than that")
+                os.posix_fallocate(file.fileno(), size, piece)
+                size += piece
+            except OSError:
+                piece //= 2
+        os.fsync(file.fileno())
 
 
 def fire_cuts(world: World, job: Point) -> list[tuple[Point, Fired]]:

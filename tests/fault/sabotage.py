@@ -82,6 +82,17 @@ def one_write() -> None:
     files.write_all = write_all
 
 
+def swallow_full() -> None:
+    """What does not fit is left out."""
+
+    def pwrite_all(descriptor: int, data: memoryview, offset: int) -> None:
+        with contextlib.suppress(OSError):
+            os.pwrite(descriptor, data, offset)
+
+    for module in _users_of("pwrite_all"):
+        module.pwrite_all = pwrite_all  # type: ignore[attr-defined]
+
+
 def no_fsync() -> None:
     """Nothing is ever made durable."""
     os.fsync = os.fdatasync = lambda _descriptor: None  # type: ignore[assignment]
@@ -116,6 +127,6 @@ def clock_decides() -> None:
 
 SABOTAGES: dict[str, Callable[[], None]] = {
     function.__name__: function for function in (
-        write_in_place, switch_first, swallow_errors, retry_fsync, one_write, no_fsync,
-        no_folder_sync, no_lock, clock_decides)
+        write_in_place, switch_first, swallow_errors, retry_fsync, one_write, swallow_full,
+        no_fsync, no_folder_sync, no_lock, clock_decides)
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,8 +24,8 @@ class Runner(Protocol):
 class Suite:
     """`bar` is how many points the full form must have, `sample` how many the short one has.
 
-    `controls` are bugs of `sabotage` by the number of points they are given; `needs_root` says that
-    it mounts file systems.
+    `controls` are bugs of `sabotage` by the number of points they are given; `why_not` says why
+    this machine cannot run it, or "".
     """
 
     what: str
@@ -32,7 +33,7 @@ class Suite:
     sample: int
     run: Runner
     controls: dict[str, int]
-    needs_root: bool = False
+    why_not: Callable[[], str] = str
 
 
 def _over_points(plan: Callable[[World, int], list[Point]], fire: Fire) -> Runner:
@@ -81,9 +82,15 @@ SUITES: dict[str, Suite] = {
         "every command of the host's program, with a clock in 1970 and in 2100, ends as with a "
         "right one and leaves the same state",
         70, 200, _over_points(clocks.clock_points, clocks.fire_clock), {"clock_decides": 200}),
+    "disk-full": Suite(
+        "an upgrade on ext4, xfs and btrfs with 0, 4, 8, ... KiB free: done and new, or refused and "
+        "old; then again with room",
+        60, 9, _over_points(disks.full_points, disks.fire_full), {"swallow_full": 12},
+        lambda: " ".join(filter(None, map(disks.why_not, disks.SIZES)))),
     **{f"power-cut-{kind}": Suite(
         f"{kind} on a loop device: what its disk holds before every call that changes a file and "
         "after the end, recovered by a mount",
-        2000, 16, disks.cuts_on(kind), {"no_fsync": 8}, needs_root=True)
+        2000, 16, disks.cuts_on(kind), {"no_fsync": 8},
+        functools.partial(disks.why_not, kind))
        for kind in ("ext4", "xfs", "btrfs")},
 }

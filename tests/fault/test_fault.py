@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -21,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_sample_of_the_suite_is_good(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     if not can_trace():
         pytest.skip("cannot run here: the tracer knows x86-64 Linux only")
-    if SUITES[name].needs_root and os.geteuid() != 0:
-        pytest.skip("cannot run here: mounting needs root")
+    if reason := SUITES[name].why_not():
+        pytest.skip(f"cannot run here: {reason}")
     done = subprocess.run([sys.executable, "-m", "tests.fault", name], cwd=ROOT, check=False,
                           capture_output=True, text=True)
     with capsys.disabled():

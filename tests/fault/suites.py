@@ -83,9 +83,9 @@ SUITES: dict[str, Suite] = {
         "right one and leaves the same state",
         70, 200, _over_points(clocks.clock_points, clocks.fire_clock), {"clock_decides": 200}),
     "disk-full": Suite(
-        "an upgrade on ext4, xfs and btrfs with 0, 4, 8, ... KiB free: done and new, or refused and "
-        "old; then again with room",
-        60, 9, _over_points(disks.full_points, disks.fire_full), {"swallow_full": 12},
+        "an upgrade on ext4, xfs and btrfs with 0, 16, 32, ... KiB free: done and new, or refused "
+        "and old; then again with room",
+        250, 9, _over_points(disks.full_points, disks.fire_full), {"swallow_full": 12},
         lambda: " ".join(filter(None, map(disks.why_not, disks.SIZES)))),
     **{f"power-cut-{kind}": Suite(
         f"{kind} on a loop device: what its disk holds before every call that changes a file and "

@@ -29,7 +29,9 @@ def _model(model: dict[str, Any], *, every: bool) -> Iterator[str]:
     yield f"  {chosen['reason']}"
     yield ""
     yield from _memory(chosen["need"])
-    before, after = candidates[:position], candidates[position + 1 :]
+    before = candidates[:position]
+    after = [candidate for candidate in candidates[position + 1 :] if candidate["fits"]]
+    never = [candidate for candidate in candidates[position + 1 :] if not candidate["fits"]]
     if before:
         yield ""
         yield f"  better, but not possible ({len(before)})"
@@ -38,15 +40,22 @@ def _model(model: dict[str, Any], *, every: bool) -> Iterator[str]:
         yield ""
         yield f"  next, if this does not start ({len(after)})"
         yield from _ways(after, every=every, last=False)
+    if never and every:
+        yield ""
+        yield f"  neither ({len(never)})"
+        yield from _ways(never, every=True, last=False)
 
 
 def _way(candidate: dict[str, Any]) -> str:
-    place = {"gpu": "on", "mixed": "partly on", "cpu": "on the processor"}[candidate["placement"]]
-    devices = ", ".join(device["name"] for device in candidate["devices"])
-    return (
-        f"{candidate['engine']} ({candidate['provider']}), {candidate['quantization']} "
-        f"{place} {devices}"
-    ).rstrip()
+    names = ", ".join(device["name"] for device in candidate["devices"])
+    if names[:1].isdigit():
+        names = f"GPU {names}"
+    place = {
+        "gpu": f"on {names or 'accelerators'}",
+        "mixed": f"partly on {names or 'accelerators'}",
+        "cpu": "on the processor",
+    }[candidate["placement"]]
+    return f"{candidate['engine']} ({candidate['provider']}), {candidate['quantization']} {place}"
 
 
 def _serving(candidate: dict[str, Any]) -> str:
@@ -76,17 +85,23 @@ def _memory(need: dict[str, Any]) -> Iterator[str]:
 
 
 def _ways(candidates: list[dict[str, Any]], *, every: bool, last: bool) -> Iterator[str]:
-    shown = candidates if every else candidates[-_SHOWN:] if last else candidates[:_SHOWN]
-    hidden = len(candidates) - len(shown)
+    lines = list(dict.fromkeys(map(_line, candidates)))
+    shown = lines if every else lines[-_SHOWN:] if last else lines[:_SHOWN]
+    hidden = len(lines) - len(shown)
     if hidden and last:
         yield f"    ... {hidden} more, --all shows them"
-    for candidate in shown:
-        yield (
-            f"    {_way(candidate)}, {candidate['slots']} x {candidate['context']}, "
-            f"{candidate['kv_type']}: {candidate['reason']}"
-        )
+    yield from (f"    {line}" for line in shown)
     if hidden and not last:
         yield f"    ... {hidden} more, --all shows them"
+
+
+def _line(candidate: dict[str, Any]) -> str:
+    """One way in one line; where a rule decided, people and context do not matter."""
+    reason = candidate["reason"].removeprefix("fits: ").removeprefix("does not fit: ")
+    if candidate["need"] is None:
+        return f"{_way(candidate)}: {reason}"
+    way = f"{candidate['slots']} x {candidate['context']} {candidate['kv_type']}"
+    return f"{_way(candidate)}, {way}: {reason}"
 
 
 def render_comparison(table: dict[str, Any]) -> str:

@@ -85,7 +85,7 @@ SUITES: dict[str, Suite] = {
     "disk-full": Suite(
         "an upgrade on ext4, xfs and btrfs with 0, 16, 32, ... KiB free: done and new, or refused "
         "and old; then again with room",
-        250, 9, _over_points(disks.full_points, disks.fire_full), {"swallow_full": 12},
+        250, 9, _over_points(disks.full_points, disks.fire_full), {"full_is_success": 12},
         lambda: " ".join(filter(None, map(disks.why_not, disks.SIZES)))),
     **{f"power-cut-{kind}": Suite(
         f"{kind} on a loop device: what its disk holds before every call that changes a file and "

@@ -69,15 +69,16 @@ class _Corked:
     def write(self, data: bytes) -> None:
         """Send it at the end of this turn."""
         if not self._parts:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._parts.append(data)
 
     def close(self) -> None:
         """Send what is left, then close."""
-        self._flush()
+        self.flush()
         self._transport.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what is left now."""
         parts, self._parts = self._parts, []
         if parts:
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
@@ -96,7 +97,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock of the first head."""
-        super().connection_made(cast("asyncio.Transport", _Corked(transport, self.loop)))
+        self._corked = _Corked(transport, self.loop)
+        super().connection_made(cast("asyncio.Transport", self._corked))
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(_crowded())
         else:
@@ -107,6 +109,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._stop_clock()
         self.resume_writing()
         super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """The client sends nothing more and is taken for gone; what was answered still goes out."""
+        self._corked.flush()
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived, within the limits."""

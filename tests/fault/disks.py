@@ -29,7 +29,7 @@ from tests.fault.points import (
     sampled,
     scratch_base,
 )
-from tests.fault.snapshot import copy_tree, read_snapshot
+from tests.fault.snapshot import copy_contents, read_snapshot
 from tests.fault.sweeps import calls_of, converges
 from tests.fault.tracer import Call
 from tests.fault.world import Scenario, World
@@ -63,8 +63,7 @@ def make_image(kind: str, image: Path, start: Path, folder: Path) -> None:
         file.truncate(SIZES[kind])
     run([*MAKE[kind], str(image)], timeout_s=60)
     with mounted(kind, image, folder):
-        for entry in start.iterdir():
-            copy_tree(entry, folder / entry.name)
+        copy_contents(start, folder)
 
 
 @contextmanager

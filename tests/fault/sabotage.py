@@ -15,7 +15,7 @@ from types import ModuleType
 from edgekit.core import floor, trust
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.install_plan import InstallPlan
-from edgekit.errors import DiskFullError
+from edgekit.errors import DigestError, DiskFullError, HostError
 from edgekit.exit_codes import ExitCode
 from edgekit.operations import host_records, installation
 from edgekit.system import files, generations, trust_store
@@ -89,6 +89,11 @@ def full_is_success() -> None:
     DiskFullError.exit_code = ExitCode.OK
 
 
+def lost_is_success() -> None:
+    """A command whose medium went says that all went well."""
+    DigestError.exit_code = HostError.exit_code = ExitCode.OK
+
+
 def no_fsync() -> None:
     """Nothing is ever made durable."""
     os.fsync = os.fdatasync = lambda _descriptor: None  # type: ignore[assignment]
@@ -124,5 +129,6 @@ def clock_decides() -> None:
 SABOTAGES: dict[str, Callable[[], None]] = {
     function.__name__: function for function in (
         write_in_place, switch_first, swallow_errors, retry_fsync, one_write, full_is_success,
+        lost_is_success,
         no_fsync, no_folder_sync, no_lock, clock_decides)
 }

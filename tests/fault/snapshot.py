@@ -70,17 +70,23 @@ def _write(path: Path, data: bytes, mode: int) -> None:
 def copy_tree(source: Path, target: Path) -> None:
     """A copy of `source` with its links, hard ones included; what was at `target` goes."""
     shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(stat.S_IMODE(source.stat().st_mode))
+    copy_contents(source, target)
+
+
+def copy_contents(source: Path, target: Path) -> None:
+    """The same for what lies in `source`, into a folder that is there."""
     _copy(source, target, {})
 
 
 def _copy(source: Path, target: Path, linked: dict[int, Path]) -> None:
-    target.mkdir(stat.S_IMODE(source.stat().st_mode))
     with os.scandir(source) as entries:
         for entry in entries:
             path, status = target / entry.name, entry.stat(follow_symlinks=False)
             if stat.S_ISLNK(status.st_mode):
                 path.symlink_to(Path(entry.path).readlink())
             elif stat.S_ISDIR(status.st_mode):
+                path.mkdir(stat.S_IMODE(status.st_mode))
                 _copy(Path(entry.path), path, linked)
             elif status.st_ino in linked:
                 path.hardlink_to(linked[status.st_ino])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from tests.fault import clocks, disks, races, reorder, sweeps
+from tests.fault import clocks, disks, races, reorder, sticks, sweeps
 from tests.fault.points import Fire, Point, Tally, a_world, fire_all, sampled
 from tests.fault.world import World
 
@@ -82,6 +82,11 @@ SUITES: dict[str, Suite] = {
         "every command of the host's program, with a clock in 1970 and in 2100, ends as with a "
         "right one and leaves the same state",
         70, 200, _over_points(clocks.clock_points, clocks.fire_clock), {"clock_decides": 200}),
+    "stick": Suite(
+        "the stick is pulled at every read of every command that reads a set (EIO, ENODEV, "
+        "ENOTCONN from there on), and no byte of it is read twice",
+        200, 40, _over_points(lambda world, seed: list(sticks.stick_points(world, seed)),
+                              sticks.fire_stick), {"lost_is_success": 30}),
     "disk-full": Suite(
         "an upgrade on ext4, xfs and btrfs with 0, 16, 32, ... KiB free: done and new, or refused "
         "and old; then again with room",

@@ -2,7 +2,7 @@
 
 Ollama: llm/server.go as of 0.33, prediction before a start. GPUStack: weights times 1.2 plus 2 GiB
 (scheduler's rule for vLLM; GGUF goes through gguf-parser). gguf-parser-go: file_estimate.go as of
-0.22, the cache's part of it. All in bytes; research notes hold the line numbers.
+0.22, the cache's part of it. All in bytes. Formulas, not the programs themselves.
 """
 
 from __future__ import annotations

@@ -120,4 +120,5 @@ def test_a_first_installation_whose_engine_fails_leaves_no_keys_and_no_blobs(
     blobs = [path for path in (host.root / "var/lib/edgekit/blobs").rglob("*") if path.is_file()]
     assert blobs == []
     told = [kind for kind in audit_types(host) if kind.startswith("install")]
-    assert told == ["install_begin", "install_abort"]
+    assert told.count("install_begin") == told.count("install_abort")
+    assert told[-1] == "install_abort"

@@ -1,4 +1,5 @@
-"""The audit socket's datagrams: `{"id":n,"record":{..}}` in, `{"id":n,"seq":m}` or an error out.
+"""The audit socket's datagrams: `{"id":n,"record":{..}}` in, `{"id":n,"seq":m}` or an error out,
+the first with `"space":"warn"` or `"alert"` when the log fills up.
 
 There is no verb to read, seek or delete. Pure: bytes to values and back.
 """
@@ -9,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.core.audit_capacity import Level
 from edgekit.core.audit_record import AuditEvent, check_event
 from edgekit.core.strict_json import MAX_INTEGER, encode_canonical, parse_strict
 from edgekit.errors import AuditFormatError, FormatError
@@ -43,9 +45,10 @@ def parse_datagram(data: bytes, *, peer_uid: int) -> Wanted:
         return Wanted(number, None, error.message)
 
 
-def encode_ack(number: int, seq: int) -> bytes:
-    """The answer to a record that is durable as number `seq`."""
-    return encode_canonical({"id": number, "seq": seq})
+def encode_ack(number: int, seq: int, level: Level) -> bytes:
+    """The answer to a record that is durable as number `seq`, and how full the log is."""
+    table: dict[str, int | str] = {"id": number, "seq": seq}
+    return encode_canonical(table if level is Level.OK else table | {"space": level.label})
 
 
 def encode_refusal(number: int | None, reason: str) -> bytes:

@@ -9,7 +9,7 @@ import stat
 import struct
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,13 +20,15 @@ from edgekit.auditd.protocol import (
     encode_refusal,
     parse_datagram,
 )
-from edgekit.core.audit_record import AuditEvent
+from edgekit.auditd.writer import Writer
+from edgekit.core.audit_record import AuditEvent, own_event
 from edgekit.errors import AuditError, AuditUnavailableError
-from edgekit.system.audit_log import AuditLog
 
 MAX_CONNECTIONS = 64
 MAX_BATCH = 512
 SETTLE_S = 1.0
+GIVE_UP_S = 60.0
+"""How long a gateway may take to answer a request that it recorded with an earlier writer."""
 
 _UCRED = struct.Struct("3i")
 
@@ -41,6 +43,8 @@ class Peer:
     sock: socket.socket
     uid: int
     answers: deque[bytes] = field(default_factory=deque)
+    open: dict[str, None] = field(default_factory=dict)
+    """Ids of its requests that have no response yet."""
 
 
 Item = tuple[Peer, Wanted]
@@ -74,14 +78,18 @@ class Server:
 
     def __init__(
         self,
-        log: AuditLog,
+        writer: Writer,
         listener: socket.socket,
         stopping: socket.socket,
         *,
         ping: Callable[[], object],
         ping_every: float | None,
+        left: Iterable[str] = (),
     ) -> None:
-        self._log = log
+        """`left` are requests that an earlier writer left open."""
+        self._writer = writer
+        self._left = dict.fromkeys(left)
+        self._given_up: list[tuple[str, str]] = []
         self._listener = listener
         self._stopping = stopping
         self._ping = ping
@@ -94,6 +102,7 @@ class Server:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._stopping, selectors.EVENT_READ)
         next_ping = next_settling = time.monotonic()
+        give_up = next_ping + GIVE_UP_S
         while True:
             now = time.monotonic()
             if self._ping_every is not None and now >= next_ping:
@@ -101,11 +110,15 @@ class Server:
                 next_ping = now + self._ping_every
             if now >= next_settling:
                 # between batches, not within them: nobody waits for it
-                self._log.settle()
+                self._writer.settle()
                 next_settling = now + SETTLE_S
+            if self._left and now >= give_up:
+                self._given_up += [(request, "the audit writer ended") for request in self._left]
+                self._left.clear()
             ready = {key.fd for key, _ in self._selector.select(self._patience())}
             self._deliver(ready)
             self._commit(self._collect(ready))
+            self._close_requests()
             if self._listener.fileno() in ready:
                 self._accept()
             if self._stopping.fileno() in ready:
@@ -113,10 +126,10 @@ class Server:
 
     def _patience(self) -> float:
         """Seconds until something is due even when nobody asks."""
-        due = [self._log.heartbeat_in_s()]
+        due = [self._writer.due_in_s(SETTLE_S)]
         if self._ping_every is not None:
             due.append(self._ping_every)
-        if self._log.unsettled:
+        if self._left:
             due.append(SETTLE_S)
         return min(due)
 
@@ -144,6 +157,7 @@ class Server:
         if self._peers.pop(peer.sock.fileno(), None) is not None:
             self._selector.unregister(peer.sock)
             peer.sock.close()
+            self._given_up += [(request, "the gateway left") for request in peer.open]
 
     def _collect(self, ready: set[int]) -> list[Item]:
         """What waits, at most MAX_BATCH; what stays in the sockets is taken next time round."""
@@ -182,13 +196,38 @@ class Server:
             else:
                 wanted.append((peer, wish.number, wish.event))
         try:
-            numbers = self._log.append_batch([event for _, _, event in wanted])
+            results = self._writer.commit([event for _, _, event in wanted])
         except AuditError as error:
             for peer, number, _ in wanted:
                 self._answer(peer, encode_refusal(number, error.message))
             raise
-        for (peer, number, _), seq in zip(wanted, numbers, strict=True):
-            self._answer(peer, encode_ack(number, seq))
+        for (peer, number, event), result in zip(wanted, results, strict=True):
+            if isinstance(result, str):
+                self._answer(peer, encode_refusal(number, result))
+            else:
+                self._track(peer, event)
+                self._answer(peer, encode_ack(number, result, self._writer.level))
+
+    def _track(self, peer: Peer, event: AuditEvent) -> None:
+        """Remember which requests are open, and whose they are."""
+        request = event.fields.get("request_id")
+        if not isinstance(request, str):
+            return
+        if event.fields["type"] == "request":
+            peer.open[request] = None
+        elif event.fields["type"] == "response":
+            self._left.pop(request, None)
+            for other in self._peers.values():
+                other.open.pop(request, None)
+
+    def _close_requests(self) -> None:
+        """Record the end of requests that nobody will answer any more."""
+        given_up, self._given_up = self._given_up[:MAX_BATCH], self._given_up[MAX_BATCH:]
+        if given_up:
+            self._writer.note(
+                own_event("orphaned", unit="auditd", request_id=request, reason=reason)
+                for request, reason in given_up
+            )
 
     def _answer(self, peer: Peer, data: bytes) -> None:
         if peer.sock.fileno() < 0:

@@ -22,7 +22,18 @@ MAX_TABLE_FIELDS = 32
 STAMPED = frozenset({"seq", "prev", "t_utc", "t_boot_ns", "boot_id", "capped"})
 """Fields only the log itself writes."""
 
-OWN_TYPES = frozenset({"segment", "epoch", "checkpoint", "recovered", "clock_jump", "audit_full"})
+OWN_TYPES = frozenset(
+    {
+        "segment",
+        "epoch",
+        "checkpoint",
+        "recovered",
+        "clock_jump",
+        "capacity",
+        "audit_full",
+        "orphaned",
+    }
+)
 """Types of records that only the log itself writes."""
 
 _STAMP_ROOM = 640

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit.core.audit_chain import LogLine, parse_line
+from edgekit.core.audit_requests import OpenRequests
 from edgekit.core.audit_verify import Evidence, Verdict, Verified
 
 
@@ -14,7 +15,7 @@ from edgekit.core.audit_verify import Evidence, Verdict, Verified
 class AuditSummary:
     """What an intact log holds. Times in microseconds since 1970 as the host's clock had them.
 
-    `orphans` are requests without a response: in flight now, or cut off by a crash.
+    `orphans` are requests without a response: in flight now, or given up after a crash.
     `unacknowledged` are records after the kept head, which a crash may leave. `signer` is the audit
     key's fingerprint, None when no checkpoint could be checked.
     """
@@ -73,7 +74,7 @@ class Tally:
     """Counts without parsing: a million lines must not take a minute."""
 
     kinds: Counter[bytes] = field(default_factory=Counter)
-    open_requests: set[bytes] = field(default_factory=set)
+    open_requests: OpenRequests = field(default_factory=OpenRequests)
     first: LogLine | None = None
     last: LogLine | None = None
 
@@ -82,10 +83,7 @@ class Tally:
         line, _, kind = verified
         self.first, self.last = self.first or line, line
         self.kinds[kind] += 1
-        if kind == b"request":
-            self.open_requests.add(_request_id(line.data))
-        elif kind == b"response":
-            self.open_requests.discard(_request_id(line.data))
+        self.open_requests.add(kind, line.data)
 
     def summary(self, verdict: Verdict, evidence: Evidence) -> AuditSummary:
         """What was counted, beside what was proven."""
@@ -98,13 +96,9 @@ class Tally:
             last_t_utc=_time(self.last),
             requests=self.kinds[b"request"],
             responses=self.kinds[b"response"],
-            orphans=len(self.open_requests),
+            orphans=len(self.open_requests) + self.kinds[b"orphaned"],
             denied=self.kinds[b"denied"] + self.kinds[b"auth_fail"],
         )
-
-
-def _request_id(line: bytes) -> bytes:
-    return line.partition(b'"request_id":"')[2].partition(b'"')[0]
 
 
 def _time(line: LogLine | None) -> int:

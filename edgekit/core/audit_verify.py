@@ -30,6 +30,7 @@ from edgekit.core.audit_checkpoint import (
 from edgekit.core.audit_damage import Damage, explain_damage
 from edgekit.core.audit_keys import AuditKey, MacKey
 from edgekit.core.audit_record import Times
+from edgekit.core.audit_requests import record_kind
 from edgekit.core.audit_state import (
     MAX_QUIET_EPOCHS,
     QUIET_RECORDS,
@@ -53,7 +54,6 @@ MAX_BATCH = 1024
 """A batch is not cut by the end of an epoch, which may be this many records longer for it."""
 
 _MAC_TAIL = SEAL_BYTES - len(MAC_START)
-_TYPE = b'"type":"'
 _OWN = frozenset({b"segment", b"epoch", b"checkpoint"})
 
 
@@ -142,7 +142,7 @@ class Verifier:
             state = self._state or self._begin(line)
             if not _fits(state, line.data, self._mac):  # A2, A3
                 raise explain_damage(self._damage(state, line, rest))
-            kind = _kind(line.data)
+            kind = record_kind(line.data)
             if kind in _OWN or not line.offset:
                 self._follow_own(state, line)  # A5, A7
             else:
@@ -330,12 +330,6 @@ def _fits(state: LogState, line: bytes, mac: MacKey | None) -> bool:
             or mac.mac(line[:-SEAL_BYTES] + b"}").encode() == line[-_MAC_TAIL : -len(MAC_END)]
         )
     )
-
-
-def _kind(line: bytes) -> bytes:
-    """The record's type, unless a table in it has a later field called type."""
-    start = line.rfind(_TYPE) + len(_TYPE)
-    return line[start : line.find(b'"', start)]
 
 
 def _check_end(state: LogState, end: EpochEnd, line: LogLine) -> None:

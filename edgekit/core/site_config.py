@@ -120,12 +120,38 @@ class HealthConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditConfig:
+    """How much room the audit log gets, and how often it is sealed."""
+
+    max_mib: int = key(
+        0,
+        Integer(0, 1 << 30, "MiB"),
+        "size of the audit log; at 98 % of it no new request is served; 0 keeps the size that was "
+        "planned when the log was made: `days` times `requests_per_day`, at most a quarter of the "
+        "disk's free space",
+    )
+    days: int = key(
+        90, Integer(1, 3650, "days"), "how long the planned size lasts before it must be exported"
+    )
+    requests_per_day: int = key(
+        20_000, Integer(1, 100_000_000), "how many requests a day the planned size is for"
+    )
+    epoch_s: int = key(
+        300,
+        Integer(10, 3600, "seconds"),
+        "after how long the log is sealed: the MAC key moves on, what happened is signed, and an "
+        "idle host leaves a sign of life",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class SiteConfig:
     """The whole configuration. Every table and every key has a default."""
 
     server: ServerConfig = ServerConfig()
     engine: EngineConfig = EngineConfig()
     health: HealthConfig = HealthConfig()
+    audit: AuditConfig = AuditConfig()
 
 
 TABLES: tuple[tuple[str, type], ...] = tuple(

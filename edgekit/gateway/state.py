@@ -78,6 +78,7 @@ class State:
         proofs = await asyncio.gather(*(self._proven(name) for name in names))
         return {
             "audit": await self._audit_writable(),
+            "audit_space": self._audit.space in ("ok", "warn"),
             "disk": self._free_bytes() >= MIN_FREE_BYTES,
             **{f"engine:{name}": good for name, good in zip(names, proofs, strict=True)},
         }
@@ -101,6 +102,7 @@ class State:
                 "sequence": last.sequence,
                 "age_s": None if last.at_s is None else round(time.monotonic() - last.at_s, 1),
                 "lag_ms": round(last.lag_s * 1000, 2),
+                "space": self._audit.space,
             },
             "engines": [self._engine_table(settings) for settings in appliance.engines],
             "models": [

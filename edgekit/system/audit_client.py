@@ -30,7 +30,7 @@ def append_event(
             sock.settimeout(timeout_s)
             sock.connect(socket_path)
             sock.send(_encode(1, record))
-            _number, result = _decode(sock.recv(MAX_ANSWER_BYTES))
+            _number, result, _space = _decode(sock.recv(MAX_ANSWER_BYTES))
     except (OSError, ValueError) as error:
         raise _unavailable(socket_path, str(error)) from error
     if isinstance(result, str):
@@ -63,6 +63,8 @@ class AsyncAuditClient:
         self._waiting: dict[int, asyncio.Future[int]] = {}
         self._last = 0
         self.last = LastRecord()
+        self.space = "ok"
+        """How full the log is, as the writer said last: ok, warn, alert or full."""
 
     async def append(self, record: Mapping[str, Any]) -> int:
         """Make the record durable and return its number. Raises AuditUnavailableError."""
@@ -140,7 +142,8 @@ class AsyncAuditClient:
                 self.close()
                 return
             with contextlib.suppress(ValueError):
-                number, result = _decode(data)
+                number, result, space = _decode(data)
+                self.space = space
                 self._deliver(number, result)
 
     def _deliver(self, number: int, result: int | str) -> None:
@@ -157,15 +160,17 @@ def _encode(number: int, record: Mapping[str, Any]) -> bytes:
     return json.dumps({"id": number, "record": record}, allow_nan=False).encode()
 
 
-def _decode(data: bytes) -> tuple[int, int | str]:
-    """The client's number and the record's number, or the reason there is none."""
+def _decode(data: bytes) -> tuple[int, int | str, str]:
+    """The client's number; the record's number, or why there is none; how full the log is."""
     table = json.loads(data) if data else None
     if not isinstance(table, dict):
         raise ValueError("the audit writer closed the connection")  # noqa: TRY004
     number, seq = table.get("id"), table.get("seq")
+    if not isinstance(number, int):
+        number = 0
     if isinstance(seq, int):
-        return (number if isinstance(number, int) else 0), seq
-    return (number if isinstance(number, int) else 0), str(table.get("error", "malformed answer"))
+        return number, seq, str(table.get("space", "ok"))
+    return number, str(table.get("error", "malformed answer")), "full"
 
 
 def _unavailable(path: str, reason: str) -> AuditUnavailableError:

@@ -42,7 +42,7 @@ from edgekit.system.audit_files import (
 )
 from edgekit.system.audit_keyring import Keyring, create_keyring, give_to_owner, load_keyring
 from edgekit.system.audit_recovery import Trusted, recover, write_new
-from edgekit.system.files import ensure_directory, fsync_directory, remove_tree
+from edgekit.system.files import ensure_directory, fsync_directory, remove_tree, write_all
 
 SEGMENT_BYTES = 64 << 20
 HEAD_BYTES = 512
@@ -265,11 +265,9 @@ class AuditLog:
         if not lines or self._file is None:
             return
         data = b"\n".join(lines) + b"\n"
-        written = os.write(self._file, data)
-        if written != len(data):
-            raise OSError(f"wrote {written} of {len(data)} bytes")
+        write_all(self._file, data)  # after a short write the next one says why
         self._sync(self._file)
-        self._size += written
+        self._size += len(data)
         self._move_head(self._state.head())
         self._head = self._state.head()
 
@@ -296,8 +294,8 @@ def open_audit_log(
     when another writer holds the log or the disk refuses, TrustError when the keys cannot be read,
     and the verifier's errors when the log is not intact.
     """
+    make_log_folder(directory)
     try:
-        ensure_directory(directory, mode=0o750)
         lock = _take_lock(directory)
     except OSError as error:
         raise unavailable("cannot open the audit log", directory, error) from error
@@ -309,6 +307,14 @@ def open_audit_log(
     except EdgekitError:
         os.close(lock)
         raise
+
+
+def make_log_folder(directory: Path) -> None:
+    """The folder of a log, if it is not there yet. Raises AuditUnavailableError."""
+    try:
+        ensure_directory(directory, mode=0o750)
+    except OSError as error:
+        raise unavailable("cannot open the audit log", directory, error) from error
 
 
 def _open(

@@ -17,6 +17,7 @@ from pathlib import Path
 from edgekit.core.audit_chain import Head, LogLine, Pace, parse_line, times_of
 from edgekit.core.audit_keys import AuditKey
 from edgekit.core.audit_record import AuditEvent, Times, own_event
+from edgekit.core.audit_requests import OpenRequests, record_kind
 from edgekit.core.audit_state import LogState, new_log
 from edgekit.core.audit_verify import Evidence, Verifier
 from edgekit.core.hybrid_key import HybridKey
@@ -82,6 +83,15 @@ def recover(directory: Path, trusted: Trusted, pace: Pace, now: Times, sync: Syn
     state = new_log(trusted.kept.log_id, pace, now)
     _check_reached(directory, state, trusted)
     return Recovered(state, None, tuple(torn))
+
+
+def open_requests(directory: Path, segments: int = 2) -> list[str]:
+    """Requests in the newest segments that were neither answered nor given up. Raises OSError."""
+    found = OpenRequests()
+    for path in log_segments(directory)[-segments:]:
+        for line in segment_lines(path):
+            found.add(record_kind(line.data), line.data)
+    return list(found)
 
 
 def _check_reached(directory: Path, state: LogState, trusted: Trusted) -> None:

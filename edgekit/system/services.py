@@ -248,6 +248,8 @@ class ForegroundServices:
                     str(self._layout.audit),
                     "--socket",
                     appliance.audit_socket,
+                    "--config",
+                    str(self._layout.site_config),
                 ],
                 timeout_s=30,
             )

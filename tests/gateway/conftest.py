@@ -181,10 +181,13 @@ def running_site(
     engine_socket: str,
     *,
     keeper: TextKeeper | None = None,
+    log: Path | None = None,
+    config: str = "",
     **settings: Any,
 ) -> Iterator[Site]:
     """Audit writer, gateway and client around an engine; `settings` are `make_appliance`'s."""
-    with running_auditd(work) as auditd, socket.create_server(("127.0.0.1", 0)) as sock:
+    auditing = running_auditd(work, log=log, config=config)
+    with auditing as auditd, socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
         key, token = make_key("chat", "embed")
         appliance = make_appliance(work, port, engine_socket=engine_socket, **settings)

@@ -69,8 +69,9 @@ def test_records_are_numbered_durable_and_name_their_writer(tmp_path: Path) -> N
         assert daemon.stop() == 0
     records = tail_audit(tmp_path / "audit", 10)
     types = [record["type"] for record in records]
-    assert types == ["segment", "start", "config", "config", "stop", "epoch", "checkpoint"]
-    assert records[2]["peer_uid"] == os.getuid()
+    begin, end = ["segment", "capacity", "start"], ["stop", "epoch", "checkpoint"]
+    assert types == [*begin, "config", "config", *end]
+    assert records[3]["peer_uid"] == os.getuid()
     closed = verify_audit(tmp_path / "audit")
     assert closed.verdict.signed_to == closed.records - 1
     assert not (tmp_path / "audit.sock").exists()
@@ -121,7 +122,7 @@ def test_malformed_datagrams_are_refused_and_the_next_record_is_served(
             sock.send(datagram)
             if datagram:  # an empty one reads as the end of the connection
                 assert "error" in json.loads(sock.recv(4096))
-        assert append_event(str(tmp_path / "audit.sock"), {"type": "x"}) == 3
+        assert append_event(str(tmp_path / "audit.sock"), {"type": "x"}) == 4
         assert daemon.stop() == 0
 
 
@@ -143,7 +144,7 @@ def test_only_one_writer(tmp_path: Path) -> None:
     with running_auditd(tmp_path):
         with pytest.raises(AuditUnavailableError, match="another audit writer"):
             open_audit_log(tmp_path / "audit")
-        assert append_event(str(tmp_path / "audit.sock"), {"type": "x"}) == 3
+        assert append_event(str(tmp_path / "audit.sock"), {"type": "x"}) == 4
 
 
 def test_killed_writer_loses_nothing_acknowledged(tmp_path: Path) -> None:

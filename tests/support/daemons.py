@@ -87,8 +87,16 @@ def running(
 
 
 @contextmanager
-def running_auditd(work: Path) -> Iterator[Daemon]:
-    """The audit writer with its log in `<work>/audit` and its socket at `<work>/audit.sock`."""
-    arguments = ["--log", work / "audit", "--socket", work / "audit.sock"]
+def running_auditd(
+    work: Path, *, log: Path | None = None, config: str = ""
+) -> Iterator[Daemon]:
+    """The audit writer with its log in `<work>/audit` and its socket at `<work>/audit.sock`.
+
+    `config` are lines of the site's configuration.
+    """
+    arguments: list[str | Path] = ["--log", log or work / "audit", "--socket", work / "audit.sock"]
+    if config:
+        (work / "edgekit.toml").write_text(f"schema = 1\n{config}\n", "utf-8")
+        arguments += ["--config", work / "edgekit.toml"]
     with running("edgekit.auditd.daemon", arguments, work) as daemon:
         yield daemon

@@ -15,7 +15,7 @@ help:
 	@echo "make lint    linters and type checks alone"
 	@echo "make bench   measurements next to peers (python -m benchmarks)"
 	@echo "make model   train and convert the demo model again"
-	@echo "make lock    resolve requirements/test.txt again"
+	@echo "make lock    resolve requirements/test.txt and clients.txt again"
 	@echo "make clean   remove .venv, .cache and build output"
 
 demo: $(STAMP)
@@ -36,7 +36,9 @@ $(STAMP): requirements/test.txt requirements/uv.txt
 lock:
 	@$(BIN)/uv pip compile -q --extra test --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header -o requirements/test.txt pyproject.toml
-	@echo "requirements/test.txt is up to date; commit it"
+	@$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header -o requirements/clients.txt requirements/clients.in
+	@echo "requirements/test.txt and clients.txt are up to date; commit them"
 
 model:
 	@$(PYTHON) -m venv .cache/model-venv

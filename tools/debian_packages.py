@@ -38,7 +38,8 @@ DEMO = {
 
 TESTS = {**DEMO, "podman": "podman", "crun": "crun", "strace": "strace", "ps": "procps",
          "file": "file", "softhsm2-util": "softhsm2",
-         "chromium": "chromium", "mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs",
+         "chromium": "chromium", "curl": "curl", "node": "nodejs", "npm": "npm",
+         "mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs",
          "mkfs.btrfs": "btrfs-progs"}
 
 

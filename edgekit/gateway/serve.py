@@ -260,8 +260,9 @@ def engine_problem(status: int, body: bytes) -> ApiError:
         return ApiError(
             400,
             "context_length_exceeded",
-            f"the prompt has {details.get('n_prompt_tokens')} tokens, "
-            f"the context {details.get('n_ctx')}",
+            # Anthropic's words: LangChain, LiteLLM and others look for them
+            f"prompt is too long: {details.get('n_prompt_tokens')} tokens > "
+            f"{details.get('n_ctx')} maximum",
             param="messages",
         )
     if status == 503:

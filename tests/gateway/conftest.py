@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,10 @@ def make_appliance(
     engine_socket: str,
     context: int = 512,
     capabilities: tuple[str, ...] = ("completion", "tools", "thinking"),
+    embedding_socket: str = "",
 ) -> Appliance:
-    return Appliance(
+    """An appliance with the model `demo`; with a second socket, and with `demo-embed` behind it."""
+    appliance = Appliance(
         name="demo-appliance",
         version="1.0.0",
         generation="g1",
@@ -90,6 +92,12 @@ def make_appliance(
             ),
         ),
     )
+    if not embedding_socket:
+        return appliance
+    (model,), (engine,) = appliance.models, appliance.engines
+    embedder = replace(model, name="demo-embed", engine="embed", capabilities=("embedding",))
+    second = replace(engine, name="embed", socket=embedding_socket, embedding=True)
+    return replace(appliance, models=(model, embedder), engines=(engine, second))
 
 
 @dataclass

@@ -23,6 +23,7 @@ from edgekit.core.config_rules import keys_of
 from edgekit.core.site_config import SCHEMA, TABLES, render_value
 from edgekit.errors import EdgekitError
 from edgekit.exit_codes import ExitCode
+from tools.conformance import render_conformance
 from tools.reliability import load_rows, render_reliability
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,6 +94,7 @@ def pages() -> dict[str, str]:
         "docs/reference/exit-codes.md": render_exit_codes(documented_exit_codes()),
         "docs/reference/cli.md": render_cli(),
         "docs/reference/config.md": render_config(),
+        "docs/reference/conformance.md": _NOTE + render_conformance(),
         "docs/reliability.md": render_reliability(load_rows()),
     }
 

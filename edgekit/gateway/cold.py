@@ -18,11 +18,12 @@ from edgekit.gateway.body import parse_body
 from edgekit.gateway.console import load_console
 from edgekit.gateway.engine_client import EngineClient
 from edgekit.gateway.http import header_table, read_body
-from edgekit.gateway.job import MAX_NAME_CHARS, find_model
+from edgekit.gateway.job import find_model
 from edgekit.gateway.metrics import CONTENT_TYPE, Metrics
 from edgekit.gateway.openapi import openapi_document
 from edgekit.gateway.problems import ApiError, render_problem, surface_of
 from edgekit.gateway.state import State
+from edgekit.gateway.surfaces.ollama_requests import shown_name
 
 OLLAMA_VERSION = "0.30.0"
 """The Ollama release whose API this surface follows: clients compare it before they use a field."""
@@ -123,6 +124,11 @@ def _add_openai_routes(app: FastAPI, appliance: Appliance) -> None:
         return JSONResponse(_openai_model(find_model(appliance, name)))
 
 
+    @app.post("/v1/rerank")
+    async def rerank() -> None:
+        raise ApiError(501, "unsupported", "no model of this appliance ranks documents")
+
+
 def _add_ollama_routes(
     app: FastAPI, appliance: Appliance, engines: Mapping[str, EngineClient]
 ) -> None:
@@ -151,11 +157,7 @@ def _add_ollama_routes(
     @app.post("/api/show")
     async def show(request: Request) -> JSONResponse:
         body = parse_body(await read_body(header_table(request.scope), request.receive))
-        name = body.text("name", max_chars=MAX_NAME_CHARS, default="")
-        name = body.text("model", max_chars=MAX_NAME_CHARS, default=name)
-        body.ignore(frozenset({"verbose", "system", "template", "options"}))
-        body.finish()
-        return JSONResponse(_shown(find_model(appliance, name)))
+        return JSONResponse(_shown(find_model(appliance, shown_name(body))))
 
 
 def _openai_model(model: ServedModel) -> dict[str, Any]:

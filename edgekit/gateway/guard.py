@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from edgekit.core.api_keys import ApiKey, KeyRing
 from edgekit.gateway.problems import ApiError
+from edgekit.gateway.surfaces.endpoints import ENDPOINTS
 
 PUBLIC = frozenset({"/", "/healthz", "/readyz", "/api/version", "/console", "/docs"})
 """Answered to GET and HEAD without a key: clients probe them, and they say nothing."""
 
-EMBEDDING = frozenset({"/v1/embeddings", "/v1/rerank", "/api/embed", "/api/embeddings"})
 DESCRIBING = frozenset({"/v1/models", "/api/tags", "/api/ps", "/api/show", "/openapi.json"})
 """Paths that say what is here and ask no model; any client's key will do."""
 
@@ -82,7 +82,9 @@ def _scopes(path: str) -> frozenset[str]:
         return frozenset({"metrics", "admin"})
     if path.startswith("/edgekit/"):
         return frozenset({"admin"})
-    if path in EMBEDDING:
+    if path in ENDPOINTS:
+        return frozenset({ENDPOINTS[path].scope})
+    if path == "/v1/rerank":
         return frozenset({"embed"})
     if path in DESCRIBING or path.startswith("/v1/models/"):
         return frozenset({"chat", "embed", "admin"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +16,18 @@ MAX_MESSAGES = 1000
 MAX_PARTS = 64
 MAX_TEXT_CHARS = 1 << 22
 MAX_TOOL_CALLS = 64
+MAX_TOOLS = 128
+MAX_TOOLS_BYTES = 256 << 10
+MAX_ID_CHARS = 200
 SEED_LIMIT = 2**53
 EMBED_TARGET = "/v1/embeddings"
 CHAT_TARGET = "/v1/chat/completions"
 TEXT_TARGET = "/v1/completions"
+COUNT_TARGET = "/v1/chat/completions/input_tokens"
+TOKENIZE_TARGET = "/tokenize"
+DETOKENIZE_TARGET = "/detokenize"
+PROVING = frozenset({CHAT_TARGET, TEXT_TARGET, EMBED_TARGET})
+"""An answer to one of these proves that the engine's model works."""
 ROLES = {
     "system": "system",
     "developer": "system",
@@ -33,7 +41,8 @@ ROLES = {
 class Job:
     """One generation. `target` and `body` go to the engine; `prompt` is what gets digested.
 
-    `echo` are fields of the request that the answer repeats (`/v1/responses` alone does that).
+    `echo` is what the answer's translator has to know of the request. `count` answers are asked
+    for, one after the other in the same slot, each with the seed one higher.
     """
 
     endpoint: str
@@ -46,6 +55,7 @@ class Job:
     params: Mapping[str, Any]
     prompt: bytes
     echo: Mapping[str, Any] = field(default_factory=dict)
+    count: int = 1
 
 
 def find_model(appliance: Appliance, name: str) -> ServedModel:
@@ -109,32 +119,31 @@ def take_sampling(body: Body, context: int) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def take_text_parts(value: Any, path: str, kinds: frozenset[str] = frozenset({"text"})) -> str:
-    """A message's text: a string, or parts of these kinds joined by newlines. Media are refused."""
-    if isinstance(value, str):
+def take_text(reader: Body, key: str, kinds: Collection[str] = ("text",)) -> str | None:
+    """A text: a string, or parts of these kinds joined by newlines; or None. Media are refused."""
+    value = reader.raw(key, {"type": "string"})
+    if value is None or isinstance(value, str):
         return value
     if not isinstance(value, list) or len(value) > MAX_PARTS:
-        raise bad_field(path, f"must be a string or at most {MAX_PARTS} text parts")
-    texts = []
-    for index, part in enumerate(value):
-        reader = Body(part, f"{path}[{index}]")
-        kind = reader.text("type", max_chars=40)
-        if kind not in kinds:
-            raise ApiError(
-                400,
-                "unsupported_content",
-                f"{path}[{index}]: only text parts are supported",
-                param=path,
-            )
-        texts.append(reader.text("text", max_chars=MAX_TEXT_CHARS))
-        reader.ignore(frozenset({"annotations", "logprobs", "cache_control", "citations"}))
-        reader.finish()
-    return "\n".join(texts)
+        raise bad_field(reader.name(key), f"must be a string or at most {MAX_PARTS} text parts")
+    return "\n".join(_part(part, kinds) for part in reader.parts(key, value))
+
+
+def _part(reader: Body, kinds: Collection[str]) -> str:
+    if reader.raw("type", {"enum": [*kinds]}, required=True) not in kinds:
+        where = reader.name("type").removesuffix(".type")
+        raise ApiError(
+            400,
+            "unsupported_content",
+            f"{where}: only text parts are supported",
+            param=where.rpartition("[")[0],
+        )
+    text = reader.text("text", max_chars=MAX_TEXT_CHARS)
+    reader.ignore(frozenset({"annotations", "logprobs", "cache_control", "citations"}))
+    reader.finish()
+    return text
 
 
 def take_role(reader: Body) -> str:
     """A message's role, `developer` read as `system`."""
-    role = ROLES.get(reader.text("role", max_chars=20))
-    if role is None:
-        raise bad_field(reader.name("role"), f"must be one of {', '.join(ROLES)}")
-    return role
+    return ROLES[reader.choice("role", ROLES)]

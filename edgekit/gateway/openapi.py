@@ -1,7 +1,7 @@
 """What clients may call, as OpenAPI 3.1: served at `/openapi.json`, shown by the console.
 
-The ranges are those that policy enforces; tests/gateway/test_openapi.py asks the gateway at both
-sides of each of them, and for every path.
+The bodies are what the endpoints' own parsers ask for (`gateway/describe.py`);
+tests/gateway/test_openapi.py asks the gateway at both sides of each range, and for every path.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ from typing import Any
 
 from edgekit import __version__
 from edgekit.core.appliance import Appliance
-from edgekit.gateway.body import MAX_BODY_BYTES, MAX_STOP_CHARS, MAX_STOPS
-from edgekit.gateway.job import MAX_MESSAGES, MAX_NAME_CHARS, SEED_LIMIT
+from edgekit.gateway.body import MAX_BODY_BYTES
+from edgekit.gateway.describe import Describer, body_schema, describe
+from edgekit.gateway.problems import Surface, surface_of
+from edgekit.gateway.surfaces.endpoints import ENDPOINTS
+from edgekit.gateway.surfaces.ollama_requests import shown_name
 
 Schema = dict[str, Any]
+Media = dict[str, Any]
 
 PUBLIC_PATHS = {
     "/": "Says what Ollama says, for clients that look for it",
@@ -32,17 +36,23 @@ READING_PATHS = {
     "/metrics": ("metrics or admin", "Prometheus text: edgekit's names and the engines' own"),
     "/edgekit/state": ("admin", "What the console shows"),
 }
-ASKING_PATHS = {
-    "/v1/chat/completions": ("chat", "Chat (OpenAI)"),
-    "/v1/completions": ("chat", "Continue a text (OpenAI)"),
-    "/v1/responses": ("chat", "Responses, stateless (OpenAI)"),
-    "/v1/messages": ("chat", "Messages (Anthropic)"),
-    "/v1/embeddings": ("embed", "Embeddings (OpenAI)"),
-    "/api/chat": ("chat", "Chat (Ollama)"),
-    "/api/generate": ("chat", "Continue a text (Ollama)"),
-    "/api/embed": ("embed", "Embeddings (Ollama)"),
-    "/api/embeddings": ("embed", "One embedding (Ollama's older call)"),
-    "/api/show": ("chat, embed or admin", "One model (Ollama)"),
+SHOW = "/api/show"
+ANY = "chat, embed or admin"
+STREAMS = {Surface.OLLAMA: "application/x-ndjson"}
+"""How streamed answers come; server-sent events where nothing is said."""
+
+_ERRORS = {
+    "400": "a field is unknown, of another type or out of range",
+    "401": "no API key, or one that is not valid",
+    "403": "the key lacks the scope, or the Host is not this appliance's",
+    "404": "no such model or path",
+    "413": "the body is too large",
+    "415": "the body is compressed",
+    "429": "the key's quota is used up; Retry-After says how long",
+    "500": "the gateway failed; its log has the details",
+    "502": "the engine broke off its answer",
+    "503": "the queue is full or a part is down; see Retry-After",
+    "504": "the generation took too long",
 }
 
 
@@ -51,23 +61,26 @@ def openapi_document(appliance: Appliance) -> dict[str, Any]:
     names = [model.name for model in appliance.models]
     paths: dict[str, Any] = {}
     for path, text in PUBLIC_PATHS.items():
-        paths[path] = {"get": {**_operation(text), "security": []}}
+        paths[path] = {"get": {**_operation(path, text, _public_media(path)), "security": []}}
     for path, (scope, text) in READING_PATHS.items():
-        paths[path] = {"get": {**_operation(text), "x-edgekit-scope": scope}}
+        media = _json() if path != "/metrics" else {"text/plain": {}}
+        paths[path] = {"get": {**_operation(path, text, media), "x-edgekit-scope": scope}}
     paths["/v1/models/{model}"]["get"]["parameters"] = [
-        {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+        {"name": "model", "in": "path", "required": True, "schema": {"enum": names}}
     ]
-    schemas = _schemas(names)
-    for path, (scope, text) in ASKING_PATHS.items():
-        schema = schemas.get(path, {"type": "object", "required": ["model"]})
-        content = {"application/json": {"schema": schema}}
-        paths[path] = {
-            "post": {
-                **_operation(text),
-                "x-edgekit-scope": scope,
-                "requestBody": {"required": True, "content": content},
-            }
+    for path, endpoint in ENDPOINTS.items():
+        found, readings = describe(path, appliance)
+        media = _json(body_schema(found, names))
+        media["application/json"]["examples"] = {
+            f"example{number}": {"value": {"model": names[0], **reading.example}}
+            for number, reading in enumerate(readings, 1)
         }
+        streams = "stream" in found.below
+        paths[path] = _asking(path, endpoint.title, endpoint.scope, media, streams=streams)
+    shown = Describer({"model": names[0]})
+    shown_name(shown)
+    media = _json({**body_schema(shown.found, names), "required": ["model"]})
+    paths[SHOW] = _asking(SHOW, "One model (Ollama)", ANY, media, streams=False)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -82,88 +95,36 @@ def openapi_document(appliance: Appliance) -> dict[str, Any]:
     }
 
 
-def _operation(text: str) -> dict[str, Any]:
+def _asking(path: str, title: str, scope: str, media: Media, *, streams: bool) -> Schema:
+    answers = _json()
+    if streams:
+        answers[STREAMS.get(surface_of(path), "text/event-stream")] = {}
+    return {
+        "post": {
+            **_operation(path, title, answers),
+            "x-edgekit-scope": scope,
+            "requestBody": {"required": True, "content": media},
+        }
+    }
+
+
+def _operation(path: str, text: str, media: Media) -> Schema:
+    good = {"description": "the answer", "content": media}
+    if path == "/docs":
+        good = {"description": "the answer"}
+    refused = {
+        status: {"description": text, "content": _json()} for status, text in _ERRORS.items()
+    }
     return {
         "summary": text,
-        "responses": {
-            "200": {"description": "the answer"},
-            "400": {"description": "a field is unknown, of another type or out of range"},
-            "401": {"description": "no API key, or one that is not valid"},
-            "403": {"description": "the key lacks the scope, or the Host is not this appliance's"},
-            "404": {"description": "no such model or path"},
-            "429": {"description": "the key's quota is used up; Retry-After says how long"},
-            "503": {"description": "the queue is full or a part is down; see Retry-After"},
-        },
+        "responses": {"307" if path == "/docs" else "200": good, **refused},
     }
 
 
-def _schemas(models: list[str]) -> dict[str, Schema]:
-    """Bodies of the four endpoints whose fields all clients share."""
-    model = {"type": "string", "maxLength": MAX_NAME_CHARS, "examples": models}
-    messages = {"type": "array", "minItems": 1, "maxItems": MAX_MESSAGES}
-    chat = {
-        "model": model,
-        "messages": messages,
-        **_sampling(),
-        "max_completion_tokens": _integer(1, None),
-        "n": {"type": "integer", "enum": [1]},
-        "logprobs": {"type": "boolean"},
-        "top_logprobs": _integer(0, 20),
-        "logit_bias": {"type": "object", "description": "token ids to -100..100"},
-        "tools": {"type": "array", "maxItems": 128},
-        "tool_choice": {"description": "none, auto, required or a function"},
-        "parallel_tool_calls": {"type": "boolean"},
-        "response_format": {"type": "object", "description": "text, json_object, json_schema"},
-        **_streaming(),
-    }
-    completion = {
-        "model": model,
-        "prompt": {"type": "string"},
-        **_sampling(),
-        "logprobs": _integer(0, 5),
-        **_streaming(),
-    }
-    return {
-        "/v1/chat/completions": _object(chat, "model", "messages"),
-        "/v1/completions": _object(completion, "model", "prompt"),
-    }
+def _public_media(path: str) -> Media:
+    text = {"/": "text/plain", "/console": "text/html"}.get(path)
+    return {text: {}} if text else _json()
 
 
-def _sampling() -> Schema:
-    return {
-        "temperature": _number(0, 2),
-        "top_p": _number(0, 1),
-        "top_k": _integer(0, 1000),
-        "min_p": _number(0, 1),
-        "repeat_penalty": _number(0, 2),
-        "presence_penalty": _number(-2, 2),
-        "frequency_penalty": _number(-2, 2),
-        "seed": _integer(-SEED_LIMIT, SEED_LIMIT),
-        "stop": {
-            "description": f"a text or at most {MAX_STOPS}, each of 1 to {MAX_STOP_CHARS} chars"
-        },
-        "max_tokens": _integer(1, None),
-    }
-
-
-def _streaming() -> Schema:
-    return {"stream": {"type": "boolean"}, "stream_options": {"type": "object"}}
-
-
-def _object(properties: Schema, *required: str) -> Schema:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(required),
-        "additionalProperties": False,
-    }
-
-
-def _number(low: float, high: float) -> Schema:
-    return {"type": "number", "minimum": low, "maximum": high}
-
-
-def _integer(low: int, high: int | None) -> Schema:
-    """A range; without an upper end the model's context is it."""
-    schema: Schema = {"type": "integer", "minimum": low}
-    return schema if high is None else {**schema, "maximum": high}
+def _json(schema: Schema | None = None) -> Media:
+    return {"application/json": {"schema": schema or {"type": "object"}}}

@@ -29,6 +29,12 @@ class Outcome:
     finish_reason: str | None = None
     timings: Mapping[str, Any] = field(default_factory=dict)
     _pieces: list[bytes] = field(default_factory=list)
+    _earlier: int = 0
+
+    def begin(self) -> None:
+        """The next of several answers to the same prompt begins."""
+        self._earlier = self.tokens_out or 0
+        self.tokens_out = None
 
     def text(self) -> bytes:
         """What was generated so far, reasoning included; empty unless the policy keeps it."""
@@ -62,7 +68,8 @@ class Outcome:
 
     def _take_usage(self, usage: Mapping[str, Any]) -> None:
         self.tokens_in = _count(usage.get("prompt_tokens"))
-        self.tokens_out = _count(usage.get("completion_tokens"))
+        count = _count(usage.get("completion_tokens"))
+        self.tokens_out = None if count is None else self._earlier + count
         details = usage.get("prompt_tokens_details")
         if isinstance(details, dict):
             self.cached = _count(details.get("cached_tokens")) or 0

@@ -83,10 +83,10 @@ class Surface(Enum):
 
 
 def surface_of(path: str) -> Surface:
-    """The protocol whose clients call this path."""
+    """The protocol whose clients call this path (vLLM's own calls speak OpenAI's)."""
     if path == "/v1/messages" or path.startswith("/v1/messages/"):
         return Surface.ANTHROPIC
-    if path == "/v1" or path.startswith("/v1/"):
+    if path == "/v1" or path.startswith("/v1/") or path in ("/tokenize", "/detokenize"):
         return Surface.OPENAI
     return Surface.OLLAMA
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ from edgekit.gateway.http import (
     answer_problem,
     start_answer,
 )
-from edgekit.gateway.job import Job
+from edgekit.gateway.job import PROVING, Job
 from edgekit.gateway.journal import Caller, Journal
 from edgekit.gateway.outcome import Outcome
 from edgekit.gateway.problems import (
@@ -44,6 +45,9 @@ from edgekit.gateway.surfaces.translator import Translator, encode
 
 GENERATION_TIMEOUT_S = 3600.0
 CLIENT_GONE = 499
+_TOO_LARGE = re.compile(r"input \((\d+) tokens\) is .*?size:? \(?(\d+)")
+"""llama.cpp's refusal of a text to embed that does not fit."""
+_OUT_OF_RANGE = "_M_range_check"  # its answer to a token id beyond the vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,43 +148,62 @@ class Generation:
         connecting: asyncio.Future[EngineConnection] | None,
     ) -> bytes:
         """G3 and G4; the bytes that may be sent only after G5."""
-        body = encode({**self._job.body, **self._stream_fields()})
+        answers = []
         try:
             if connecting:
                 connection = await connecting
-            client = self._engine.client
-            response = await client.request("POST", self._job.target, body, connection)
-            try:
-                return await self._translate(response)
-            finally:
-                response.close()
+            for number in range(self._job.count):
+                answers.append(await self._ask(number, connection))
+                connection = None
         except EngineNotReadyError as error:
             raise engine_unavailable() from error
         except EngineError as error:
             raise ApiError(502, "engine_failed", "the engine broke off its answer") from error
+        if self._job.stream:
+            return self._translator.last()
+        whole, text = answers[0]
+        if len(answers) > 1:
+            whole["choices"] = [choice for other, _ in answers for choice in other["choices"]]
+        return self._translator.whole(whole, text)
 
-    def _stream_fields(self) -> dict[str, Any]:
-        if not self._job.stream:
-            return {}
-        # usage is always asked for: the audit record wants the counts, whoever else does
-        return {"stream": True, "stream_options": {"include_usage": True}}
-
-    async def _translate(self, response: EngineResponse) -> bytes:
-        if response.status != 200:
-            raise engine_problem(response.status, await response.read())
-        if not self._job.stream:
-            answer_ = load_event(await response.read())
-            text = self._outcome.observe(answer_)
+    async def _ask(
+        self, number: int, connection: EngineConnection | None
+    ) -> tuple[dict[str, Any], str]:
+        """One answer of `count`: forwarded as it comes, or given back whole with its text."""
+        self._outcome.begin()
+        fields = {**self._job.body}
+        if number and "seed" in fields:
+            fields["seed"] += number
+        if self._job.stream:
+            # usage is always asked for: the audit record wants the counts, whoever else does
+            fields |= {"stream": True, "stream_options": {"include_usage": True}}
+        response = await self._engine.client.request(
+            "POST", self._job.target, encode(fields), connection
+        )
+        try:
+            if response.status != 200:
+                raise engine_problem(response.status, await response.read())
+            if self._job.stream:
+                await self._translate(response, number)
+                return {}, ""
+            answer_ = _numbered(load_event(await response.read()), number)
+        finally:
+            response.close()
+        text = self._outcome.observe(answer_)
+        if self._job.target in PROVING:
             self._on_tokens(self._job.model.engine, self._outcome.tokens_out or 0)
-            return self._translator.whole(answer_, text)
+        return answer_, text
+
+    async def _translate(self, response: EngineResponse, number: int) -> None:
         parser, ended = SseParser(), False
         async for data in response.chunks():
             payloads = parser.feed(data)
             ended = ended or b"[DONE]" in payloads
-            await self._forward([load_event(p) for p in payloads if p != b"[DONE]"])
+            await self._forward(
+                [_numbered(load_event(p), number) for p in payloads if p != b"[DONE]"]
+            )
         if not ended:
             raise EngineError("the engine's stream has no end")
-        return self._translator.last()
 
     async def _forward(self, events: list[dict[str, Any]]) -> None:
         """Send everything that arrived together as one piece."""
@@ -232,6 +255,14 @@ class Generation:
         )
 
 
+def _numbered(event: dict[str, Any], number: int) -> dict[str, Any]:
+    """The event as part of the answer with this number."""
+    if number:
+        for choice in event.get("choices") or ():
+            choice["index"] = number
+    return event
+
+
 def load_event(payload: bytes) -> dict[str, Any]:
     """One JSON object of the engine. Raises EngineError."""
     try:
@@ -257,19 +288,22 @@ def engine_problem(status: int, body: bytes) -> ApiError:
     except (ValueError, KeyError, TypeError, AttributeError):
         details, kind = {}, ""
     if kind == "exceed_context_size_error":
-        return ApiError(
-            400,
-            "context_length_exceeded",
-            # Anthropic's words: LangChain, LiteLLM and others look for them
-            f"prompt is too long: {details.get('n_prompt_tokens')} tokens > "
-            f"{details.get('n_ctx')} maximum",
-            param="messages",
-        )
+        return _too_long(details.get("n_prompt_tokens"), details.get("n_ctx"), "messages")
+    if too_large := _TOO_LARGE.match(str(details.get("message", ""))):
+        return _too_long(too_large[1], too_large[2], "input")
+    if _OUT_OF_RANGE in str(details.get("message", "")):
+        return ApiError(400, "invalid_value", "tokens: a number is no token's", param="tokens")
     if status == 503:
         return engine_unavailable()
     if status in (400, 501) or kind in ("invalid_request_error", "not_supported_error"):
         return ApiError(400, "engine_refused", "the engine cannot serve this request as asked")
     return ApiError(502, "engine_failed", "the engine failed to answer")
+
+
+def _too_long(found: object, limit: object, param: str) -> ApiError:
+    # Anthropic's words: LangChain, LiteLLM and others look for them
+    text = f"prompt is too long: {found} tokens > {limit} maximum"
+    return ApiError(400, "context_length_exceeded", text, param=param)
 
 
 def _abandon(connecting: asyncio.Future[EngineConnection]) -> None:

@@ -222,8 +222,24 @@ def any_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     if request.param == "fake":
         yield request.getfixturevalue("site")
         return
+    yield request.getfixturevalue("real_site")
+
+
+@pytest.fixture
+def real_site(tmp_path: Path) -> Iterator[Site]:
+    """A gateway in front of llama.cpp's own server alone."""
     path = str(tmp_path / "real.sock")
     with running_real_engine(path, tmp_path), running_site(tmp_path, None, path) as ready:
+        yield ready
+
+
+@pytest.fixture
+def plain_site(tmp_path: Path) -> Iterator[Site]:
+    """The fake engine with a model that can do nothing but complete."""
+    engine = FakeEngine(str(tmp_path / "plain.sock"))
+    with running_site(
+        tmp_path, engine, engine.socket_path, capabilities=("completion",)
+    ) as ready:
         yield ready
 
 

@@ -262,7 +262,7 @@ def test_denials_are_recorded_at_a_bounded_rate(site: Site) -> None:
 
 def test_refused_fields_and_management_are_recorded_with_their_caller(site: Site) -> None:
     site.post("/api/pull", {"model": "x"})
-    site.post(OPENAI, {**CHAT, "n": 2})
+    site.post(OPENAI, {**CHAT, "n": 9})
     denied = [r for r in site.records() if r["type"] == "denied"]
     assert [(r["reason"], r["param"]) for r in denied] == [
         ("not_on_an_appliance", None),

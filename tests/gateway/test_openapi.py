@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import fastjsonschema
 import httpx
 import pytest
 
-from edgekit.gateway.openapi import ASKING_PATHS, PUBLIC_PATHS, READING_PATHS, openapi_document
+from edgekit.gateway.describe import ABLE, Effect, describe, fields_of
+from edgekit.gateway.examples import EXAMPLES
+from edgekit.gateway.openapi import PUBLIC_PATHS, READING_PATHS, SHOW, openapi_document
 from edgekit.gateway.surfaces.endpoints import ENDPOINTS
 from tests.gateway.conftest import Site, make_appliance, running_site
 from tests.gateway.test_keys import client
@@ -21,14 +26,14 @@ CONTEXT = 512
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     work = tmp_path_factory.mktemp("openapi")
     engine = FakeEngine(str(work / "engine.sock"))
-    with running_site(work, engine, engine.socket_path) as ready:
+    with running_site(work, engine, engine.socket_path, capabilities=ABLE) as ready:
         yield ready
 
 
 def test_every_generating_endpoint_is_described(tmp_path: Any) -> None:
     document = openapi_document(make_appliance(tmp_path, 1, engine_socket="x"))
-    assert set(ENDPOINTS) == {path for path in ASKING_PATHS if path != "/api/show"}
-    assert set(document["paths"]) == {*ASKING_PATHS, *READING_PATHS, *PUBLIC_PATHS}
+    assert set(EXAMPLES) == set(ENDPOINTS)
+    assert set(document["paths"]) == {*ENDPOINTS, SHOW, *READING_PATHS, *PUBLIC_PATHS}
 
 
 @pytest.mark.parametrize("path", PUBLIC_PATHS)
@@ -45,12 +50,21 @@ def test_reading_paths_answer_to_their_scopes(shared: Site, path: str) -> None:
         assert answer.status_code == (200 if scope in scopes else 403), scope
 
 
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_asking_paths_answer_to_their_scope(shared: Site, path: str) -> None:
+    body = {"model": "demo", **EXAMPLES[path][0]}
+    for scope in ("chat", "embed", "metrics", "admin"):
+        with client(shared, scope) as other:
+            answer = other.post(path, json=body)
+        assert answer.status_code == (200 if scope == ENDPOINTS[path].scope else 403), scope
+
+
 def test_document_is_served(shared: Site) -> None:
     with client(shared, "chat") as other:
         document = other.get("/openapi.json").json()
     assert document["openapi"] == "3.1.0"
     schema = body_schema(document, "/v1/chat/completions")
-    assert schema["properties"]["model"]["examples"] == ["demo"]
+    assert schema["properties"]["model"]["enum"] == ["demo", "demo:latest"]
 
 
 def body_schema(document: dict[str, Any], path: str) -> dict[str, Any]:
@@ -59,28 +73,75 @@ def body_schema(document: dict[str, Any], path: str) -> dict[str, Any]:
     return schema
 
 
+def the_document() -> dict[str, Any]:
+    return openapi_document(make_appliance(Path("/x"), 1, engine_socket="x"))
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_examples_are_what_the_schema_describes(path: str) -> None:
+    check = fastjsonschema.compile(body_schema(the_document(), path))
+    for example in EXAMPLES[path]:
+        check({"model": "demo", **example})
+        with pytest.raises(fastjsonschema.JsonSchemaException):
+            check({"model": "demo", **example, "surprise": 1})
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_examples_use_every_field(path: str) -> None:
+    found, _ = describe(path, make_appliance(Path("/x"), 1, engine_socket="x"))
+    read = {name for name, field in fields_of(found) if field.effect is Effect.READ}
+    used = {name for example in EXAMPLES[path] for name in names(example)}
+    closed = {"suffix", "context", "images", "previous_response_id", "conversation", "prompt"}
+    missing = {name for name in read - used if name.rpartition(".")[2] not in closed}
+    assert missing <= {"model", "messages[].images"}
+
+
+def names(value: Any, before: str = "") -> Iterator[str]:
+    """Dotted names of everything in a body, as `fields_of` writes them."""
+    if isinstance(value, list):
+        for item in value:
+            yield from names(item, f"{before.removesuffix('.')}[].")
+    elif isinstance(value, dict):
+        for key, below in value.items():
+            yield before + key
+            yield from names(below, f"{before}{key}.")
+
+
 def ranges() -> Iterator[tuple[str, str, float, float]]:
-    document = openapi_document(
-        make_appliance(__import__("pathlib").Path("/x"), 1, engine_socket="x")
-    )
-    for path in ("/v1/chat/completions", "/v1/completions"):
-        for name, field in body_schema(document, path)["properties"].items():
-            if "minimum" in field:
-                yield path, name, field["minimum"], field.get("maximum", CONTEXT)
+    appliance = make_appliance(Path("/x"), 1, engine_socket="x")
+    for path in ENDPOINTS:
+        found, _ = describe(path, appliance)
+        for name, field in fields_of(found):
+            if "minimum" in field.schema and "[]" not in name:
+                yield path, name, field.schema["minimum"], field.schema["maximum"]
+
+
+def with_value(body: dict[str, Any], name: str, value: float) -> dict[str, Any]:
+    changed = copy.deepcopy(body)
+    *parents, last = name.split(".")
+    table = changed
+    for parent in parents:
+        table = table[parent]
+    table[last] = value
+    return changed
+
+
+def test_there_are_ranges_to_look_at() -> None:
+    assert len(list(ranges())) > 50
 
 
 @pytest.mark.parametrize(("path", "name", "low", "high"), list(ranges()))
 def test_ranges_are_the_gateways_own(
     shared: Site, path: str, name: str, low: float, high: float
 ) -> None:
-    base: dict[str, Any] = {"model": "demo", "max_tokens": 1}
-    if path.endswith("/chat/completions"):
-        base["messages"] = [{"role": "user", "content": "x"}]
-    else:
-        base["prompt"] = "x"
-    with client(shared, "chat") as other:
+    base = {"model": "demo", **EXAMPLES[path][0], "stream": False}
+    if "stream" not in EXAMPLES[path][0]:
+        del base["stream"]
+    with client(shared, ENDPOINTS[path].scope) as other:
         for value in (low, high):
-            assert other.post(path, json={**base, name: value}).status_code == 200, value
+            answer = other.post(path, json=with_value(base, name, value))
+            assert answer.status_code == 200, (value, answer.text)
         for value in (low - 1, high + 1):
-            answer = other.post(path, json={**base, name: value})
-            assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+            answer = other.post(path, json=with_value(base, name, value))
+            assert answer.status_code == 400, value
+            assert name in answer.text

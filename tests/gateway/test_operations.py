@@ -103,7 +103,7 @@ def test_engine_that_is_gone_is_not_ready(site: Site) -> None:
 def test_metrics_have_their_stable_names_and_count(site: Site) -> None:
     site.post("/v1/chat/completions", {**CHAT, "stream": True})
     site.post("/api/generate", {"model": "demo", "prompt": "x", "stream": False})
-    site.post("/v1/chat/completions", {**CHAT, "n": 2})
+    site.post("/v1/chat/completions", {**CHAT, "n": 9})
     families = scrape(site)
     assert {name: families[name].type for name in NAMES} == NAMES
     assert values(families["edgekit_requests"]) == {

@@ -115,8 +115,9 @@ class FakeEngine:
             self.running -= 1
 
     async def _generate(self, target: str, request: dict[str, Any], sender: _Sender) -> None:
-        if target == "/v1/embeddings":
-            await sender.whole(200, _embedded(request["input"]))
+        if target not in ("/v1/chat/completions", "/v1/completions"):
+            embeds = target == "/v1/embeddings"
+            await sender.whole(*(_embedded(request) if embeds else _tokens(target, request)))
             return
         chat = target == "/v1/chat/completions"
         prompt = json.dumps(request["messages"]) if chat else request["prompt"]
@@ -164,7 +165,7 @@ class FakeEngine:
                 {"message": {"role": "assistant", "content": text, **_extras(trick)}}
                 if chat
                 else {"text": text, "logprobs": None}
-            )
+            ) | _probabilities(request, words)
             await sender.whole(200, {**_marks(chat, stream=False), "choices": [choice], **ending})
 
     async def _stream(
@@ -183,7 +184,9 @@ class FakeEngine:
 
         async def chunk(part: dict[str, Any], reason: str | None, more: dict[str, Any]) -> None:
             body = {"delta": part} if chat else {"text": part.get("content", ""), "logprobs": None}
+            words = [part["content"]] if part.get("content") else []
             choice = {"finish_reason": reason, "index": 0, **body}
+            choice |= _probabilities(request, words)
             await sender.event({"choices": [choice], **marks, **more})
 
         if chat:
@@ -213,8 +216,51 @@ class FakeEngine:
         await sender.end()
 
 
-def _embedded(texts: list[str]) -> dict[str, Any]:
+VOCABULARY = 1024
+
+
+def _tokens(target: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """One token for each byte of a text, and one before it; a message costs four more."""
+    if target == "/tokenize":
+        data = request["content"].encode()
+        tokens = [{"id": byte + 1, "piece": chr(byte)} for byte in data]
+        first = [{"id": 0, "piece": "<|begin|>"}] if request["add_special"] else []
+        return 200, {"tokens": first + tokens}
+    if target == "/detokenize":
+        if max(request["tokens"], default=0) >= VOCABULARY:
+            text = "vector::_M_range_check: __n (which is 70000) >= this->size() (which is 1024)"
+            return 500, {"error": {"code": 500, "message": text, "type": "server_error"}}
+        return 200, {"content": bytes(token - 1 for token in request["tokens"] if token).decode()}
+    count = 1 + sum(4 + len(message["content"] or "") for message in request["messages"])
+    return 200, {"input_tokens": count, "object": "response.input_tokens"}
+
+
+def _probabilities(request: dict[str, Any], words: list[str]) -> dict[str, Any]:
+    """Each word is one token, and certain; the alternatives are made up."""
+    if not request.get("logprobs") or not words:
+        return {}
+    top = request["logprobs"]
+    if top is True:
+        top = request.get("top_logprobs", 0)
+
+    def token(word: str, logprob: float) -> dict[str, Any]:
+        return {"id": 1, "token": word, "bytes": list(word.encode()), "logprob": logprob}
+
+    rows = [
+        {**token(word, -0.1), "top_logprobs": [token(f"{word}{n}", -0.1 - n) for n in range(top)]}
+        for word in words
+    ]
+    return {"logprobs": {"content": rows}}
+
+
+def _embedded(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Vectors of length 1 that depend on the letters of a text."""
+    texts = request["input"]
+    longest = max(len(text.split()) for text in texts)
+    if longest > CONTEXT:
+        text = f"input ({longest} tokens) is too large to process. increase the physical batch "
+        text += f"size (current batch size: {CONTEXT})"
+        return 500, {"error": {"code": 500, "message": text, "type": "server_error"}}
     rows = []
     for index, text in enumerate(texts):
         counts = [1 + text.count(letter) for letter in "aeiou tnsr"]
@@ -223,7 +269,7 @@ def _embedded(texts: list[str]) -> dict[str, Any]:
         rows.append({"object": "embedding", "index": index, "embedding": vector})
     tokens = sum(len(text.split()) for text in texts)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return {"object": "list", "model": "engine", "data": rows, "usage": usage}
+    return 200, {"object": "list", "model": "engine", "data": rows, "usage": usage}
 
 
 def _extras(trick: str) -> dict[str, Any]:

@@ -9,18 +9,20 @@ from edgekit.core.appliance import Appliance
 from edgekit.gateway.body import Body
 from edgekit.gateway.job import (
     CHAT_TARGET,
+    COUNT_TARGET,
     MAX_MESSAGES,
     MAX_NAME_CHARS,
     MAX_PARTS,
     MAX_TEXT_CHARS,
+    MAX_TOOLS,
     Job,
     audit_params,
     digest_input,
     find_able,
-    take_text_parts,
+    take_text,
 )
 from edgekit.gateway.problems import ApiError, bad_field
-from edgekit.gateway.surfaces.openai_requests import MAX_TOOLS, check_response_format
+from edgekit.gateway.surfaces.tool_fields import check_response_format
 
 IGNORED = frozenset(
     {
@@ -38,6 +40,7 @@ IGNORED = frozenset(
 )
 """About Anthropic's own service: accepted without effect."""
 
+BLOCKS = ("text", "tool_use", "tool_result", "thinking", "redacted_thinking")
 TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -45,21 +48,14 @@ def parse_messages(body: Body, appliance: Appliance) -> Job:
     """A `/v1/messages` body. Raises ApiError."""
     name = body.text("model", max_chars=MAX_NAME_CHARS)
     model = find_able(appliance, name, "completion")
-    limit = body.integer("max_tokens", 1, 1 << 31)
-    if limit is None:
-        raise bad_field("max_tokens", "is required")
-    thinking = _thinking(body)
-    messages = [*_system(body), *_messages(body)]
-    tools = _tools(body)
-    fields = {
+    limit = body.count("max_tokens", 1, 1 << 31)
+    messages, fields, thinking = _conversation(body)
+    fields |= {
         "max_tokens": min(limit, model.context),
         "temperature": body.number("temperature", 0, 1),
         "top_p": body.number("top_p", 0, 1),
         "top_k": body.integer("top_k", 0, 1000),
         "stop": body.stops("stop_sequences"),
-        "tools": tools or None,
-        "response_format": _output_format(body),
-        **_tool_choice(body, tools),
     }
     fields = {key: value for key, value in fields.items() if value is not None}
     stream = body.flag("stream", default=False)
@@ -79,16 +75,47 @@ def parse_messages(body: Body, appliance: Appliance) -> Job:
     )
 
 
+def parse_count(body: Body, appliance: Appliance) -> Job:
+    """A `/v1/messages/count_tokens` body. Raises ApiError."""
+    name = body.text("model", max_chars=MAX_NAME_CHARS)
+    model = find_able(appliance, name, "completion")
+    messages, fields, _ = _conversation(body)
+    body.ignore(IGNORED)
+    body.finish()
+    tools = fields["tools"]
+    return Job(
+        endpoint="/v1/messages/count_tokens",
+        model=model,
+        asked_name=name,
+        stream=False,
+        include_usage=False,
+        target=COUNT_TARGET,
+        body={"messages": messages, **({"tools": tools} if tools else {})},
+        params={},
+        prompt=digest_input(messages),
+    )
+
+
+def _conversation(body: Body) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
+    """What both calls share: messages, the engine's fields, and whether reasoning is shown."""
+    thinking = _thinking(body)
+    messages = [*_system(body), *_messages(body)]
+    tools = _tools(body)
+    fields = {
+        "tools": tools or None,
+        "response_format": _output_format(body),
+        **_tool_choice(body, tools),
+    }
+    return messages, fields, thinking
+
+
 def _thinking(body: Body) -> bool:
     """Whether reasoning is shown to the client; its budget is the model's own."""
     thinking = body.table("thinking")
     if thinking is None:
         return False
-    kind = thinking.text("type", max_chars=20)
-    if kind not in ("enabled", "disabled", "adaptive"):
-        raise bad_field("thinking.type", "must be enabled, disabled or adaptive")
-    thinking.integer("budget_tokens", 1, 1 << 31)
-    thinking.ignore(frozenset({"display"}))
+    kind = thinking.choice("type", ("enabled", "disabled", "adaptive"))
+    thinking.ignore(frozenset({"budget_tokens", "display"}))
     thinking.finish()
     return kind != "disabled"
 
@@ -102,8 +129,7 @@ def _output_format(body: Body) -> dict[str, Any] | None:
     config.finish()
     if wanted is None:
         return None
-    if wanted.text("type", max_chars=40) != "json_schema":
-        raise bad_field("output_config.format.type", "must be json_schema")
+    wanted.choice("type", ("json_schema",))
     schema = wanted.capped("schema", dict)
     wanted.finish()
     return check_response_format(
@@ -112,36 +138,29 @@ def _output_format(body: Body) -> dict[str, Any] | None:
 
 
 def _system(body: Body) -> list[dict[str, Any]]:
-    value = body.raw("system")
-    if not value:
-        return []
-    return [{"role": "system", "content": take_text_parts(value, "system")}]
+    text = take_text(body, "system")
+    return [{"role": "system", "content": text}] if text else []
 
 
 def _messages(body: Body) -> list[dict[str, Any]]:
-    values = body.items("messages", max_items=MAX_MESSAGES)
-    if not values:
-        raise bad_field("messages", f"must be 1 to {MAX_MESSAGES} messages")
     messages: list[dict[str, Any]] = []
-    for index, value in enumerate(values):
-        messages += _message(Body(value, f"messages[{index}]"))
+    for reader in body.tables("messages", max_items=MAX_MESSAGES, required=True):
+        messages += _message(reader)
     return messages
 
 
 def _message(reader: Body) -> list[dict[str, Any]]:
     """One message; a user's tool results become messages of their own, before its text."""
-    role = reader.text("role", max_chars=20)
-    if role not in ("user", "assistant"):
-        raise bad_field(reader.name("role"), "must be user or assistant")
-    content = reader.raw("content")
+    role = reader.choice("role", ("user", "assistant"))
+    content = reader.raw("content", {"type": "string"}, required=True)
     reader.finish()
     if isinstance(content, str):
         return [{"role": role, "content": content}]
     if not isinstance(content, list) or not 0 < len(content) <= MAX_PARTS:
         raise bad_field(reader.name("content"), f"must be a text or 1 to {MAX_PARTS} blocks")
     blocks = _Blocks()
-    for index, value in enumerate(content):
-        blocks.add(role, Body(value, f"{reader.name('content')}[{index}]"))
+    for block in reader.parts("content", content):
+        blocks.add(role, block)
     return blocks.messages(role)
 
 
@@ -155,7 +174,7 @@ class _Blocks:
 
     def add(self, role: str, block: Body) -> None:
         """Take one block. Raises ApiError for what this role may not send, and for media."""
-        kind = block.text("type", max_chars=40)
+        kind = block.raw("type", {"enum": [*BLOCKS]}, required=True)
         block.ignore(frozenset({"cache_control", "citations"}))
         if kind == "text":
             self._texts.append(block.text("text", max_chars=MAX_TEXT_CHARS))
@@ -194,23 +213,20 @@ def _call(block: Body) -> dict[str, Any]:
 
 
 def _result(block: Body) -> dict[str, Any]:
-    content = block.raw("content")
-    block.flag("is_error", default=False)
+    block.ignore(frozenset({"is_error"}))
     return {
         "role": "tool",
         "tool_call_id": block.text("tool_use_id", max_chars=200),
-        "content": "" if content is None else take_text_parts(content, block.name("content")),
+        "content": take_text(block, "content") or "",
     }
 
 
 def _tools(body: Body) -> list[dict[str, Any]]:
-    values = body.items("tools", max_items=MAX_TOOLS) or []
-    return [_tool(Body(value, f"tools[{index}]")) for index, value in enumerate(values)]
+    return [_tool(reader) for reader in body.tables("tools", max_items=MAX_TOOLS)]
 
 
 def _tool(reader: Body) -> dict[str, Any]:
-    if reader.text("type", max_chars=60, default="custom") != "custom":
-        raise bad_field(reader.name("type"), "must be custom: no server tool exists here")
+    reader.only("type", "custom", why="must be custom: no server tool exists here")
     function = {
         "name": reader.text("name", max_chars=200),
         "description": reader.text("description", max_chars=64 << 10, default=""),
@@ -225,7 +241,7 @@ def _tool_choice(body: Body, tools: list[dict[str, Any]]) -> dict[str, Any]:
     choice = body.table("tool_choice")
     if choice is None:
         return {}
-    kind = choice.text("type", max_chars=20)
+    kind = choice.choice("type", (*TOOL_CHOICES, "tool"))
     name = choice.text("name", max_chars=200, default="")
     parallel = not choice.flag("disable_parallel_tool_use", default=False)
     choice.finish()
@@ -236,6 +252,6 @@ def _tool_choice(body: Body, tools: list[dict[str, Any]]) -> dict[str, Any]:
             "tool_choice": {"type": "function", "function": {"name": name}},
             "parallel_tool_calls": parallel,
         }
-    if kind not in TOOL_CHOICES:
-        raise bad_field("tool_choice.type", "must be auto, any, none or tool with a name")
+    if kind == "tool":
+        raise bad_field("tool_choice.name", "is required")
     return {"tool_choice": TOOL_CHOICES[kind], "parallel_tool_calls": parallel}

@@ -24,9 +24,7 @@ MAX_DIMENSIONS = 1 << 16
 def parse_openai(body: Body, appliance: Appliance) -> Job:
     """A `/v1/embeddings` body. Raises ApiError."""
     texts, dimensions = _input(body), body.integer("dimensions", 1, MAX_DIMENSIONS)
-    form = body.text("encoding_format", max_chars=20, default="float")
-    if form not in ("float", "base64"):
-        raise bad_field("encoding_format", "must be float or base64")
+    form = body.choice("encoding_format", ("float", "base64"), default="float")
     body.ignore(frozenset({"user", "input_type"}))
     return _job("/v1/embeddings", body, appliance, texts, dimensions, base64=form == "base64")
 
@@ -72,7 +70,9 @@ def _job(
 
 
 def _input(body: Body) -> list[str]:
-    value: Any = body.raw("input")
+    one = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARS}
+    many = {"type": "array", "items": one, "minItems": 1, "maxItems": MAX_INPUTS}
+    value: Any = body.raw("input", {"anyOf": [one, many]}, required=True)
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not 0 < len(values) <= MAX_INPUTS:
         raise bad_field("input", f"must be a text or 1 to {MAX_INPUTS} texts")

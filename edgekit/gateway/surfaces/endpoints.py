@@ -15,6 +15,7 @@ from edgekit.gateway.surfaces import (
     ollama_requests,
     openai_requests,
     responses_requests,
+    token_requests,
 )
 from edgekit.gateway.surfaces.anthropic_answers import AnthropicTranslator
 from edgekit.gateway.surfaces.embedding_answers import EmbeddingTranslator
@@ -22,25 +23,55 @@ from edgekit.gateway.surfaces.ollama_answers import OllamaTranslator
 from edgekit.gateway.surfaces.ollama_requests import LoadRequest
 from edgekit.gateway.surfaces.openai_answers import OpenAiTranslator
 from edgekit.gateway.surfaces.responses_answers import ResponsesTranslator
+from edgekit.gateway.surfaces.token_answers import TokenTranslator
 from edgekit.gateway.surfaces.translator import Translator
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One POST path: its body to a job, and its job's outcome to bytes."""
+    """One POST path: its body to a job, its job's outcome to bytes, and who may ask (scope)."""
 
+    title: str
     parse: Callable[[Body, Appliance], Job | LoadRequest]
     translator: Callable[[Job, Outcome], Translator]
+    scope: str = "chat"
 
 
 ENDPOINTS = {
-    "/v1/chat/completions": Endpoint(openai_requests.parse_chat, OpenAiTranslator),
-    "/v1/completions": Endpoint(openai_requests.parse_completion, OpenAiTranslator),
-    "/v1/responses": Endpoint(responses_requests.parse_responses, ResponsesTranslator),
-    "/v1/messages": Endpoint(anthropic_requests.parse_messages, AnthropicTranslator),
-    "/v1/embeddings": Endpoint(embedding_requests.parse_openai, EmbeddingTranslator),
-    "/api/embed": Endpoint(embedding_requests.parse_ollama, EmbeddingTranslator),
-    "/api/embeddings": Endpoint(embedding_requests.parse_ollama_legacy, EmbeddingTranslator),
-    "/api/chat": Endpoint(ollama_requests.parse_chat, OllamaTranslator),
-    "/api/generate": Endpoint(ollama_requests.parse_generate, OllamaTranslator),
+    "/v1/chat/completions": Endpoint("Chat (OpenAI)", openai_requests.parse_chat, OpenAiTranslator),
+    "/v1/completions": Endpoint(
+        "Continue a text (OpenAI)", openai_requests.parse_completion, OpenAiTranslator
+    ),
+    "/v1/responses": Endpoint(
+        "Responses, stateless (OpenAI)", responses_requests.parse_responses, ResponsesTranslator
+    ),
+    "/v1/responses/input_tokens": Endpoint(
+        "Count a conversation's tokens (OpenAI)", responses_requests.parse_count, TokenTranslator
+    ),
+    "/v1/messages": Endpoint(
+        "Messages (Anthropic)", anthropic_requests.parse_messages, AnthropicTranslator
+    ),
+    "/v1/messages/count_tokens": Endpoint(
+        "Count a conversation's tokens (Anthropic)", anthropic_requests.parse_count, TokenTranslator
+    ),
+    "/v1/embeddings": Endpoint(
+        "Embeddings (OpenAI)", embedding_requests.parse_openai, EmbeddingTranslator, "embed"
+    ),
+    "/tokenize": Endpoint("A text's tokens (vLLM)", token_requests.parse_tokenize, TokenTranslator),
+    "/detokenize": Endpoint(
+        "Tokens' text (vLLM)", token_requests.parse_detokenize, TokenTranslator
+    ),
+    "/api/chat": Endpoint("Chat (Ollama)", ollama_requests.parse_chat, OllamaTranslator),
+    "/api/generate": Endpoint(
+        "Continue a text (Ollama)", ollama_requests.parse_generate, OllamaTranslator
+    ),
+    "/api/embed": Endpoint(
+        "Embeddings (Ollama)", embedding_requests.parse_ollama, EmbeddingTranslator, "embed"
+    ),
+    "/api/embeddings": Endpoint(
+        "One embedding (Ollama's older call)",
+        embedding_requests.parse_ollama_legacy,
+        EmbeddingTranslator,
+        "embed",
+    ),
 }

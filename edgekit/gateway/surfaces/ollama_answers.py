@@ -22,9 +22,11 @@ class OllamaTranslator:
         self._calls: dict[int, dict[str, str]] = {}
 
     def event(self, event: dict[str, Any], text: str) -> bytes:
-        for choice in event.get("choices") or ():
-            self._collect((choice.get("delta") or {}).get("tool_calls") or ())
-        return self._line(text, {"done": False}) if text else b""
+        choice = (event.get("choices") or [{}])[0]
+        delta = choice.get("delta") or {}
+        self._collect(delta.get("tool_calls") or ())
+        more = self._extras(choice, delta)
+        return self._line(text, {**more, "done": False}) if text or more else b""
 
     def last(self) -> bytes:
         lines = b""
@@ -33,12 +35,24 @@ class OllamaTranslator:
         return lines + self._line("", self._final())
 
     def whole(self, answer: dict[str, Any], text: str) -> bytes:
-        message = answer["choices"][0].get("message") or {}
+        choice = answer["choices"][0]
+        message = choice.get("message") or {}
         self._collect(message.get("tool_calls") or ())
-        return self._line(text, self._final(), calls=True)
+        more = self._extras(choice, message)
+        return self._line(text, {**more, **self._final()}, calls=True)
 
     def broken(self, error: ApiError) -> bytes:
         return render_problem(error, Surface.OLLAMA) + b"\n"
+
+    def _extras(self, choice: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+        """Reasoning, and the probabilities of tokens where they were asked for."""
+        extras: dict[str, Any] = {}
+        thought = part.get("reasoning_content") or part.get("reasoning")
+        if thought and self._job.echo["thinking"]:
+            extras["thinking"] = thought
+        if tokens := (choice.get("logprobs") or {}).get("content"):
+            extras["logprobs"] = [_probability(token) for token in tokens]
+        return extras
 
     def _collect(self, calls: Any) -> None:
         """Put the pieces of streamed tool calls together, by index."""
@@ -50,10 +64,12 @@ class OllamaTranslator:
             kept["name"] += function.get("name") or ""
             kept["arguments"] += function.get("arguments") or ""
 
-    def _line(self, text: str, rest: Mapping[str, Any], *, calls: bool = False) -> bytes:
+    def _line(self, text: str, rest: dict[str, Any], *, calls: bool = False) -> bytes:
         line: dict[str, Any] = {"model": self._job.asked_name, "created_at": timestamp()}
         if self._chat:
             line["message"] = {"role": "assistant", "content": text}
+            if "thinking" in rest:
+                line["message"]["thinking"] = rest.pop("thinking")
             if calls and self._calls:
                 line["message"]["tool_calls"] = [
                     {"function": {"name": c["name"], "arguments": read_arguments(c["arguments"])}}
@@ -66,3 +82,10 @@ class OllamaTranslator:
     def _final(self) -> dict[str, Any]:
         reason = "length" if self._outcome.finish_reason == "length" else "stop"
         return {"done": True, "done_reason": reason, **self._outcome.durations()}
+
+
+def _probability(token: Mapping[str, Any]) -> dict[str, Any]:
+    """A token's probability as Ollama writes it; the alternatives only where there are any."""
+    kept = {key: token[key] for key in ("token", "logprob", "bytes") if key in token}
+    top = token.get("top_logprobs")
+    return {**kept, "top_logprobs": [_probability(other) for other in top]} if top else kept

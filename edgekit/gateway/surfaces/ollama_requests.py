@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from edgekit.core.appliance import Appliance, ServedModel
 from edgekit.gateway.body import Body
 from edgekit.gateway.job import (
     CHAT_TARGET,
+    MAX_ID_CHARS,
     MAX_MESSAGES,
     MAX_NAME_CHARS,
     MAX_TEXT_CHARS,
@@ -23,9 +25,16 @@ from edgekit.gateway.job import (
     take_role,
 )
 from edgekit.gateway.problems import ApiError, bad_field
+from edgekit.gateway.surfaces.tool_fields import take_tools
 
-IGNORED = frozenset({"keep_alive", "context", "shift", "truncate", "logprobs", "top_logprobs"})
-"""Fields accepted without effect; `context` is Ollama's own deprecated token list."""
+IGNORED = frozenset({"shift", "truncate"})
+"""Fields accepted without effect: nothing is cut from a prompt unasked."""
+
+KEEP_ALIVE = {"anyOf": [{"type": "number"}, {"type": "string", "maxLength": 40}]}
+FORMAT = {"anyOf": [{"enum": ["", "json"]}, {"type": "object"}]}
+THINKING_LEVELS = ("low", "medium", "high")
+THINK = {"enum": [True, False, *THINKING_LEVELS]}
+MAX_TOP_LOGPROBS = 20
 
 IGNORED_OPTIONS = frozenset(
     {
@@ -49,6 +58,7 @@ IGNORED_OPTIONS = frozenset(
         "tfs_z",
         "typical_p",
         "draft_num_predict",
+        "embedding_only",
     }
 )
 """Options about loading, which the plan fixed at install time, or that engines have dropped."""
@@ -67,28 +77,28 @@ class LoadRequest:
 def parse_chat(body: Body, appliance: Appliance) -> Job | LoadRequest:
     """An `/api/chat` body. Raises ApiError."""
     name, model, stream, unload = _start(body, appliance)
-    values = body.items("messages", max_items=MAX_MESSAGES)
-    if not values:
-        return LoadRequest(model, name, unload, chat=True)
-    messages = [_message(Body(value, f"messages[{i}]")) for i, value in enumerate(values)]
-    fields = _options(body, model.context)
-    tools = body.capped("tools", list, max_bytes=256 << 10)
+    readers = body.tables("messages", max_items=MAX_MESSAGES)
+    messages = [_message(reader) for reader in readers]
+    fields = {**_options(body, model.context), **_logprobs(body)}
+    tools = take_tools(body)
     if tools:
         fields["tools"] = tools
     response_format = _format(body)
     if response_format is not None:
         fields["response_format"] = response_format
-    _finish(body, name)
-    return Job(
+    thinking = _think(body, model, name)
+    _finish(body)
+    if not messages:
+        return LoadRequest(model, name, unload, chat=True)
+    return _job(
         "/api/chat",
         model,
         name,
-        stream,
-        False,
         CHAT_TARGET,
-        {"messages": messages, **fields},
-        audit_params(fields),
-        digest_input(messages),
+        {"messages": messages, **fields, **thinking},
+        stream=stream,
+        params=audit_params(fields),
+        prompt=digest_input(messages),
     )
 
 
@@ -96,58 +106,125 @@ def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
     """An `/api/generate` body. Raises ApiError."""
     name, model, stream, unload = _start(body, appliance)
     prompt = body.text("prompt", max_chars=MAX_TEXT_CHARS, default="")
-    if not prompt:
-        return LoadRequest(model, name, unload, chat=False)
     system = body.text("system", max_chars=MAX_TEXT_CHARS, default="")
     raw = body.flag("raw", default=False)
-    fields = _options(body, model.context)
+    fields = {**_options(body, model.context), **_logprobs(body)}
     response_format = _format(body)
-    body.only("suffix", "", why="is not supported")
-    body.only("template", "", why="is not supported: the template is part of the weights")
-    _no_images(body)
-    _finish(body, name)
+    thinking = _think(body, model, name)
+    _refuse(body, name)
+    _finish(body)
+    if not prompt:
+        return LoadRequest(model, name, unload, chat=False)
     if raw:
         if response_format is not None:
             fields["json_schema"] = _schema_of(response_format)
+        if fields.pop("logprobs", False):
+            fields["logprobs"] = max(1, fields.pop("top_logprobs", 0))
         target, request = TEXT_TARGET, {"prompt": prompt, **fields}
     else:
         if response_format is not None:
             fields["response_format"] = response_format
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": prompt})
-        target, request = CHAT_TARGET, {"messages": messages, **fields}
-    digested = digest_input({"system": system, "prompt": prompt} if system else prompt)
-    return Job(
+        target, request = CHAT_TARGET, {"messages": messages, **fields, **thinking}
+    return _job(
         "/api/generate",
         model,
         name,
-        stream,
-        False,
         target,
         request,
-        audit_params({**fields, "raw": raw}),
-        digested,
+        stream=stream,
+        params=audit_params({**fields, "raw": raw}),
+        prompt=digest_input({"system": system, "prompt": prompt} if system else prompt),
     )
+
+
+def shown_name(body: Body) -> str:
+    """The model that an `/api/show` body asks about. Raises ApiError."""
+    name = body.text("name", max_chars=MAX_NAME_CHARS, default="")
+    name = body.text("model", max_chars=MAX_NAME_CHARS, default=name)
+    body.ignore(frozenset({"verbose", "system", "template", "options"}))
+    body.finish()
+    return name
+
+
+def _job(
+    endpoint: str,
+    model: ServedModel,
+    name: str,
+    target: str,
+    request: dict[str, Any],
+    *,
+    stream: bool,
+    params: Mapping[str, Any],
+    prompt: bytes,
+) -> Job:
+    kwargs = request.get("chat_template_kwargs", {})
+    return Job(
+        endpoint=endpoint,
+        model=model,
+        asked_name=name,
+        stream=stream,
+        include_usage=False,
+        target=target,
+        body=request,
+        params=params,
+        prompt=prompt,
+        echo={"thinking": kwargs.get("enable_thinking", True)},
+    )
+
+
+def _refuse(body: Body, name: str) -> None:
+    """What Ollama's generate has and this one does not."""
+    body.only("suffix", "", why=f"{name!r} does not support insert")
+    if body.raw("context", {"type": "array", "maxItems": 0}):
+        why = "token lists are not kept here: send the conversation to /api/chat"
+        raise ApiError(400, "unsupported", f"context: {why}", param="context")
+    body.only("template", "", why="is not supported: the template is part of the weights")
+    _no_images(body)
 
 
 def _start(body: Body, appliance: Appliance) -> tuple[str, ServedModel, bool, bool]:
     name = body.text("model", max_chars=MAX_NAME_CHARS)
     model = find_able(appliance, name, "completion")
     stream = body.flag("stream", default=True)
-    keep_alive = body.raw("keep_alive")
+    keep_alive = body.raw("keep_alive", KEEP_ALIVE)
+    if isinstance(keep_alive, bool) or not isinstance(keep_alive, int | float | str | None):
+        raise bad_field("keep_alive", "must be seconds or a text like 5m")
+    if isinstance(keep_alive, str) and len(keep_alive) > 40:
+        raise bad_field("keep_alive", "must have at most 40 characters")
     return name, model, stream, keep_alive in (0, "0", "0s")
 
 
-def _finish(body: Body, name: str) -> None:
-    think = body.raw("think")
-    if think not in (None, False):
+def _think(body: Body, model: ServedModel, name: str) -> dict[str, Any]:
+    """What the chat template is told about thinking; nothing unless the client says something."""
+    think = body.raw("think", THINK)
+    if not isinstance(think, bool | None) and think not in THINKING_LEVELS:
+        raise bad_field("think", "must be a boolean, low, medium or high")
+    if think is None:
+        return {}
+    if think and "thinking" not in model.capabilities:
         raise ApiError(400, "unsupported", f"{name!r} does not support thinking", param="think")
+    kwargs: dict[str, Any] = {"enable_thinking": bool(think)}
+    if isinstance(think, str):
+        kwargs["reasoning_effort"] = think
+    return {"chat_template_kwargs": kwargs}
+
+
+def _logprobs(body: Body) -> dict[str, Any]:
+    top = body.integer("top_logprobs", 0, MAX_TOP_LOGPROBS)
+    if not body.flag("logprobs", default=False):
+        return {}
+    return {"logprobs": True, "top_logprobs": top or 0}
+
+
+def _finish(body: Body) -> None:
     body.ignore(IGNORED)
     body.finish()
 
 
 def _no_images(body: Body) -> None:
-    if body.raw("images"):
+    if body.raw("images", {"type": "array", "maxItems": 0}) not in (None, []):
         raise ApiError(400, "unsupported_content", "images are not supported", param="images")
 
 
@@ -157,12 +234,9 @@ def _message(reader: Body) -> dict[str, Any]:
         "content": reader.text("content", max_chars=MAX_TEXT_CHARS, default=""),
     }
     _no_images(reader)
-    calls = reader.items("tool_calls", max_items=MAX_TOOL_CALLS)
+    calls = reader.tables("tool_calls", max_items=MAX_TOOL_CALLS)
     if calls:
-        path = reader.name("tool_calls")
-        message["tool_calls"] = [
-            _tool_call(Body(call, f"{path}[{i}]"), i) for i, call in enumerate(calls)
-        ]
+        message["tool_calls"] = [_tool_call(call, index) for index, call in enumerate(calls)]
     call_id = reader.text("tool_call_id", max_chars=200, default="")
     if call_id:
         message["tool_call_id"] = call_id
@@ -173,13 +247,16 @@ def _message(reader: Body) -> dict[str, Any]:
 
 def _tool_call(reader: Body, index: int) -> dict[str, Any]:
     """Ollama's arguments are an object, OpenAI's (and the engine's) a string of JSON."""
-    function = reader.table("function")
-    if function is None:
-        raise bad_field(reader.name("function"), "is required")
+    function = reader.whole_table("function")
     arguments = function.capped("arguments", dict) or {}
     name = function.text("name", max_chars=200)
+    call_id = reader.text("id", max_chars=MAX_ID_CHARS, default=f"call_{index}")
+    function.ignore(frozenset({"index"}))
+    reader.ignore(frozenset({"type"}))
+    function.finish()
+    reader.finish()
     return {
-        "id": reader.text("id", max_chars=200, default=f"call_{index}"),
+        "id": call_id,
         "type": "function",
         "function": {"name": name, "arguments": json.dumps(arguments)},
     }
@@ -211,7 +288,7 @@ def _options(body: Body, context: int) -> dict[str, Any]:
 
 
 def _format(body: Body) -> dict[str, Any] | None:
-    value = body.raw("format")
+    value = body.raw("format", FORMAT)
     if value is None or value == "":
         return None
     if value == "json":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ class OpenAiTranslator:
         self._job = job
         self._outcome = outcome
         self._chat = job.endpoint == "/v1/chat/completions"
+        self._offsets: defaultdict[int, int] = defaultdict(int)
         prefix = "chatcmpl-" if self._chat else "cmpl-"
         self._marks = {
             "id": prefix + secrets.token_hex(12),
@@ -36,6 +38,7 @@ class OpenAiTranslator:
     def event(self, event: dict[str, Any], text: str) -> bytes:  # noqa: ARG002
         if not event.get("choices"):
             return b""  # the engine's usage chunk: ours follows in `last`
+        self._rewrite(event)
         return b"data: " + encode({**_visible(event), **self._marks}) + b"\n\n"
 
     def last(self) -> bytes:
@@ -47,7 +50,32 @@ class OpenAiTranslator:
         return data
 
     def whole(self, answer: dict[str, Any], text: str) -> bytes:  # noqa: ARG002
+        self._rewrite(answer)
         return encode({**_visible(answer), **self._marks, "usage": self._outcome.usage()})
+
+    def _rewrite(self, event: dict[str, Any]) -> None:
+        """Probabilities of `/v1/completions` in the shape of that call; chat's stay as they are."""
+        if self._chat or self._job.echo["logprobs"] is None:
+            return
+        for choice in event.get("choices") or ():
+            tokens = (choice.get("logprobs") or {}).get("content")
+            if tokens:
+                choice["logprobs"] = self._legacy(choice["index"], tokens)
+
+    def _legacy(self, index: int, tokens: list[dict[str, Any]]) -> dict[str, Any]:
+        offsets = []
+        for token in tokens:
+            offsets.append(self._offsets[index])
+            self._offsets[index] += len(token["token"])
+        return {
+            "tokens": [token["token"] for token in tokens],
+            "token_logprobs": [token["logprob"] for token in tokens],
+            "top_logprobs": [
+                {other["token"]: other["logprob"] for other in token["top_logprobs"]}
+                for token in tokens
+            ],
+            "text_offset": offsets,
+        }
 
     def broken(self, error: ApiError) -> bytes:
         return b"data: " + render_problem(error, Surface.OPENAI) + b"\n\n"

@@ -10,6 +10,7 @@ from edgekit.gateway.job import (
     CHAT_TARGET,
     MAX_MESSAGES,
     MAX_NAME_CHARS,
+    MAX_TEXT_CHARS,
     MAX_TOOL_CALLS,
     TEXT_TARGET,
     Job,
@@ -18,9 +19,17 @@ from edgekit.gateway.job import (
     find_able,
     take_role,
     take_sampling,
-    take_text_parts,
+    take_text,
 )
 from edgekit.gateway.problems import bad_field
+from edgekit.gateway.surfaces.tool_fields import (
+    RESPONSE_FORMAT,
+    TOOL_CHOICE,
+    check_response_format,
+    check_tool_choice,
+    take_logit_bias,
+    take_tools,
+)
 
 IGNORED = frozenset(
     {
@@ -30,6 +39,8 @@ IGNORED = frozenset(
         "service_tier",
         "safety_identifier",
         "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
         "reasoning_effort",
         "verbosity",
         "keep_alive",
@@ -38,8 +49,8 @@ IGNORED = frozenset(
 )
 """Fields clients send that change nothing here and are accepted without effect."""
 
-MAX_TOOLS = 128
 MAX_ARGUMENTS_CHARS = 1 << 20
+MAX_CHOICES = 8
 
 
 def parse_chat(body: Body, appliance: Appliance) -> Job:
@@ -53,6 +64,8 @@ def parse_chat(body: Body, appliance: Appliance) -> Job:
         **take_sampling(body, model.context),
         **_chat_extras(body),
     }
+    count = body.integer("n", 1, MAX_CHOICES) or 1
+    body.only("modalities", ["text"], why="only text is supported")
     stream, include_usage = _streaming(body)
     body.ignore(IGNORED)
     body.finish()
@@ -64,8 +77,9 @@ def parse_chat(body: Body, appliance: Appliance) -> Job:
         include_usage,
         CHAT_TARGET,
         {"messages": messages, **fields},
-        audit_params(fields),
+        audit_params({**fields, **({"n": count} if count > 1 else {})}),
         digest_input(messages),
+        count=count,
     )
 
 
@@ -76,9 +90,12 @@ def parse_completion(body: Body, appliance: Appliance) -> Job:
     prompt = _prompt(body)
     fields = {"max_tokens": model.context, **take_sampling(body, model.context)}
     logprobs = body.integer("logprobs", 0, 5)
+    bias = take_logit_bias(body)
     if logprobs is not None:
         fields["logprobs"] = logprobs
-    body.only("n", 1, why="only 1 is supported")
+    if bias:
+        fields["logit_bias"] = bias
+    count = body.integer("n", 1, MAX_CHOICES) or 1
     body.only("best_of", 1, why="only 1 is supported")
     body.only("echo", False, why="only false is supported")
     body.only("suffix", "", why="is not supported")
@@ -93,8 +110,10 @@ def parse_completion(body: Body, appliance: Appliance) -> Job:
         include_usage,
         TEXT_TARGET,
         {"prompt": prompt, **fields},
-        audit_params(fields),
+        audit_params({**fields, **({"n": count} if count > 1 else {})}),
         digest_input(prompt),
+        echo={"logprobs": logprobs},
+        count=count,
     )
 
 
@@ -110,7 +129,9 @@ def _streaming(body: Body) -> tuple[bool, bool]:
 
 
 def _prompt(body: Body) -> str:
-    value = body.raw("prompt")
+    one = {"type": "string", "maxLength": MAX_TEXT_CHARS}
+    alone = {"type": "array", "items": one, "minItems": 1, "maxItems": 1}
+    value = body.raw("prompt", {"anyOf": [one, alone]}, required=True)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, str):
@@ -119,24 +140,18 @@ def _prompt(body: Body) -> str:
 
 
 def _messages(body: Body) -> list[dict[str, Any]]:
-    values = body.items("messages", max_items=MAX_MESSAGES)
-    if not values:
-        raise bad_field("messages", f"must be 1 to {MAX_MESSAGES} messages")
-    return [_message(Body(value, f"messages[{i}]")) for i, value in enumerate(values)]
+    readers = body.tables("messages", max_items=MAX_MESSAGES, required=True)
+    return [_message(reader) for reader in readers]
 
 
 def _message(reader: Body) -> dict[str, Any]:
     message: dict[str, Any] = {"role": take_role(reader)}
-    calls = reader.items("tool_calls", max_items=MAX_TOOL_CALLS)
-    content = reader.raw("content")
-    if content is None and not (calls and message["role"] == "assistant"):
+    calls = reader.tables("tool_calls", max_items=MAX_TOOL_CALLS)
+    message["content"] = take_text(reader, "content")
+    if message["content"] is None and not (calls and message["role"] == "assistant"):
         raise bad_field(reader.name("content"), "is required")
-    message["content"] = (
-        None if content is None else take_text_parts(content, reader.name("content"))
-    )
     if calls:
-        path = reader.name("tool_calls")
-        message["tool_calls"] = [_tool_call(Body(c, f"{path}[{i}]")) for i, c in enumerate(calls)]
+        message["tool_calls"] = [_tool_call(call) for call in calls]
     call_id = reader.text("tool_call_id", max_chars=200, default="")
     if call_id:
         message["tool_call_id"] = call_id
@@ -148,9 +163,7 @@ def _message(reader: Body) -> dict[str, Any]:
 
 
 def _tool_call(reader: Body) -> dict[str, Any]:
-    function = reader.table("function")
-    if function is None:
-        raise bad_field(reader.name("function"), "is required")
+    function = reader.whole_table("function")
     call = {
         "id": reader.text("id", max_chars=200, default=""),
         "type": "function",
@@ -168,66 +181,15 @@ def _tool_call(reader: Body) -> dict[str, Any]:
 
 def _chat_extras(body: Body) -> dict[str, Any]:
     """Fields only chat has: tools, structured output, token probabilities."""
-    body.only("n", 1, why="only 1 is supported")
     fields = {
         "logprobs": body.flag("logprobs", default=False) or None,
         "top_logprobs": body.integer("top_logprobs", 0, 20),
-        "logit_bias": _logit_bias(body),
-        "tools": _tools(body),
-        "tool_choice": check_tool_choice(body.raw("tool_choice")),
-        "parallel_tool_calls": body.raw("parallel_tool_calls"),
-        "response_format": check_response_format(body.capped("response_format", dict)),
+        "logit_bias": take_logit_bias(body),
+        "tools": take_tools(body),
+        "tool_choice": check_tool_choice(body.raw("tool_choice", TOOL_CHOICE)),
+        "parallel_tool_calls": body.switch("parallel_tool_calls"),
+        "response_format": check_response_format(
+            body.capped("response_format", dict, RESPONSE_FORMAT)
+        ),
     }
-    if not isinstance(fields["parallel_tool_calls"], bool | None):
-        raise bad_field("parallel_tool_calls", "must be a boolean")
     return {key: value for key, value in fields.items() if value is not None}
-
-
-def _logit_bias(body: Body) -> dict[str, Any] | None:
-    table = body.capped("logit_bias", dict)
-    for token, bias in (table or {}).items():
-        if not token.isdigit() or isinstance(bias, bool) or not isinstance(bias, int | float):
-            raise bad_field("logit_bias", "must map token ids to numbers")
-        if not -100 <= bias <= 100:
-            raise bad_field("logit_bias", "must be from -100 to 100")
-    return table or None
-
-
-def _tools(body: Body) -> list[Any] | None:
-    tools: list[Any] | None = body.capped("tools", list, max_bytes=256 << 10)
-    for index, tool in enumerate(tools or []):
-        if not isinstance(tool, dict) or tool.get("type") != "function":
-            raise bad_field(f"tools[{index}]", "must be a function")
-        if not isinstance(tool.get("function"), dict):
-            raise bad_field(f"tools[{index}].function", "must be an object")
-    if tools and len(tools) > MAX_TOOLS:
-        raise bad_field("tools", f"must be at most {MAX_TOOLS}")
-    return tools or None
-
-
-def check_tool_choice(choice: Any) -> Any:
-    """Chat's `tool_choice` as it is, or None for none. Raises ApiError."""
-    if choice is None or choice in ("none", "auto", "required"):
-        return choice
-    if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
-        name = choice["function"].get("name")
-        if isinstance(name, str) and len(name) <= 200:
-            return {"type": "function", "function": {"name": name}}
-    raise bad_field("tool_choice", "must be none, auto, required or a function")
-
-
-def check_response_format(table: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Chat's `response_format` as it is; None for plain text. Raises ApiError."""
-    if table is None or table.get("type") == "text":
-        return None
-    if table.get("type") == "json_object" and set(table) <= {"type", "schema"}:
-        return dict(table)
-    schema = table.get("json_schema")
-    if (
-        table.get("type") == "json_schema"
-        and set(table) == {"type", "json_schema"}
-        and isinstance(schema, dict)
-        and isinstance(schema.get("schema"), dict)
-    ):
-        return dict(table)
-    raise bad_field("response_format", "must be text, json_object or json_schema with a schema")

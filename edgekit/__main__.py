@@ -28,6 +28,10 @@ def _run_daemon(name: str, arguments: list[str]) -> int:
         from edgekit.auditd import main as auditd
 
         return auditd(arguments)
+    if name == "forward":
+        from edgekit.forwarder import main as forwarder
+
+        return forwarder(arguments)
     if name == "engine":
         from edgekit.supervisor import main as supervisor
 

@@ -1,4 +1,4 @@
-"""Verbs that ask the audit log: audit search, audit stats, and the options they share."""
+"""Verbs that ask the audit log: search, stats; and what was kept beside it: text, erase, keygen."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ def register(audit: typer.Typer) -> None:
     """Add the verbs to `audit`."""
     audit.command("search")(audit_search)
     audit.command("stats")(audit_stats)
+    audit.command("keygen")(audit_keygen)
+    audit.command("text")(audit_text)
+    audit.command("erase")(audit_erase)
 
 
 def log_folder(log: Path | None, root: Path) -> Path:
@@ -48,7 +51,7 @@ def make_query(
     from edgekit.core.audit_query import Query, parse_moment
     from edgekit.system.clock import wall_clock
 
-    now = int(wall_clock()) * 1_000_000
+    now = wall_clock() * 1_000_000
     return Query(
         since=None if since is None else parse_moment(since, now),
         until=None if until is None else parse_moment(until, now),
@@ -136,3 +139,61 @@ def audit_stats(
     ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
     for line in render_stats(stats, ascii_only=ascii_only):
         typer.echo(line)
+
+
+def audit_keygen(
+    folder: Annotated[Path, typer.Argument(help="New folder for the two halves of the key.")],
+) -> None:
+    """Make the auditor's key: hosts seal texts to its public half, its private half opens them.
+
+    Run it on the auditor's own machine. `auditor.pub.pem` goes to /etc/edgekit on the hosts;
+    `auditor.pem` never does. Without it the texts are lost.
+    """
+    from edgekit.operations.audit_texts import PRIVATE_NAME, PUBLIC_NAME, make_auditor_key
+
+    name = make_auditor_key(folder)
+    typer.echo(f"key      {name}")
+    typer.echo(f"private  {folder / PRIVATE_NAME}  (keep it off the hosts; there is no other copy)")
+    typer.echo(f"public   {folder / PUBLIC_NAME}  (to /etc/edgekit/{PUBLIC_NAME} on every host)")
+
+
+def audit_text(
+    request: Annotated[str, typer.Argument(help="Id of the request (x-request-id).")],
+    key: Annotated[
+        Path | None, typer.Option("--key", help="The auditor's private key, for sealed texts.")
+    ] = None,
+    log: LogOption = None,
+    texts: Annotated[
+        Path | None, typer.Option("--texts", help="Folder of texts; the host's own unless said.")
+    ] = None,
+    root: RootOption = HostLayout.HOST,
+) -> None:
+    """Print the texts that were kept of a request, after holding them to its record."""
+    from edgekit.operations.audit_texts import read_texts
+
+    layout = HostLayout(root.resolve())
+    for kept in read_texts(log or layout.audit, texts or layout.texts, request, key):
+        typer.echo(f"{kept.part}  {kept.digest[:32]}...", err=True)
+        if kept.text is None:
+            typer.echo(f"{kept.part} was erased, or was not brought along", err=True)
+        else:
+            sys.stdout.buffer.write(kept.text + b"\n")
+            sys.stdout.buffer.flush()
+
+
+def audit_erase(
+    reason: Annotated[str, typer.Option("--reason", help="Why; goes into the audit log.")],
+    request: Annotated[
+        list[str] | None, typer.Option("--request", help="Id of a request; may be given again.")
+    ] = None,
+    before: Annotated[str | None, typer.Option("--before", help=_MOMENT)] = None,
+    root: RootOption = HostLayout.HOST,
+) -> None:
+    """Erase kept texts. Their records stay, and the log verifies as before."""
+    from edgekit.core.audit_query import parse_moment
+    from edgekit.operations.audit_texts import erase_texts
+    from edgekit.system.clock import wall_clock
+
+    moment = None if before is None else parse_moment(before, wall_clock() * 1_000_000)
+    erased = erase_texts(HostLayout(root.resolve()), frozenset(request or ()), moment, reason)
+    typer.echo(f"erased {erased.files} texts of {erased.requests} requests; their records stay")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -249,6 +249,7 @@ def status(root: RootOption = HostLayout.HOST, json_: JsonOption = False) -> Non
     )
     for trouble in table["troubles"]:
         typer.echo(f"TROUBLE: {trouble}", err=True)
+    typer.echo(f"audit       {_audit_line(table['audit'])}")
     for warning in table["warnings"]:
         typer.echo(f"WARNING: {warning}", err=True)
     if table["developer_root"]:
@@ -318,3 +319,14 @@ def remove(
     remove_appliance(layout, with_audit_log=with_audit_log)
     kept = "" if with_audit_log else f"; the audit log stays in {layout.audit}"
     typer.echo(f"removed{kept}")
+
+
+def _audit_line(audit: dict[str, Any]) -> str:
+    """What is kept of texts, and where copies of records go."""
+    texts, forward = audit["texts"], audit["forward"]
+    rules = len(texts["keys"]) + len(texts["models"])
+    line = f"texts {texts['default']}" + (f" ({rules} other rules)" if rules else "")
+    if forward["to"] == "none":
+        return f"{line}; records stay here"
+    waiting, dropped = forward["waiting"], forward["dropped"]
+    return f"{line}; copies to {forward['to']}, {waiting} waiting, {dropped} dropped"

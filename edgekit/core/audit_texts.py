@@ -1,11 +1,4 @@
-"""What becomes of prompts and answers: the policy, and the bytes of a kept text.
-
-Four modes, from the most private to the least:
-
-    none     counts only
-    hash     keyed digests; what happens unless a site says otherwise
-    sealed   also the text, encrypted to the auditor's public key
-    full     also the text, in clear
+"""The bytes of a kept text, and who can read them. Which texts are kept: `core.text_policy`.
 
 A kept text is a side file: one canonical JSON line that says what it is, a newline, and the body.
 The audit record holds the SHA-384 of the whole file and nothing of the text, so that a text can be
@@ -18,9 +11,7 @@ carries 32 random bytes, without which an erased short text could be guessed fro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import IntEnum
+from dataclasses import dataclass
 from typing import Any
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
@@ -49,68 +40,6 @@ MAX_PEM_BYTES = 16384
 MAX_LINE_BYTES = 1024
 MAX_TEXT_BYTES = 64 << 20
 """Above any request body and any answer that the gateway lets through."""
-
-
-class TextMode(IntEnum):
-    """What is kept of a text; more of it with every step."""
-
-    NONE = 0
-    HASH = 1
-    SEALED = 2
-    FULL = 3
-
-    @property
-    def label(self) -> str:
-        """The mode's name in records."""
-        return self.name.lower()
-
-    @property
-    def keeps_text(self) -> bool:
-        """Whether a side file is written."""
-        return self >= TextMode.SEALED
-
-
-SETTINGS = {
-    "none": TextMode.NONE,
-    "hash": TextMode.HASH,
-    "sealed": TextMode.SEALED,
-    "insecure-full": TextMode.FULL,
-}
-"""The modes as sites write them in their configuration."""
-
-
-@dataclass(frozen=True, slots=True)
-class TextPolicy:
-    """Which mode is for whom.
-
-    A rule for the API key or for the model stands before `default`; when both exist, the more
-    private one counts.
-    """
-
-    default: TextMode = TextMode.HASH
-    keys: Mapping[str, TextMode] = field(default_factory=dict)
-    models: Mapping[str, TextMode] = field(default_factory=dict)
-
-    def mode(self, key_id: str, model: str) -> TextMode:
-        """The mode for a request with this key to this model."""
-        rules = [
-            mode
-            for mode in (self.keys.get(key_id), self.models.get(model.removesuffix(":latest")))
-            if mode is not None
-        ]
-        return min(rules, default=self.default)
-
-    def modes(self) -> frozenset[TextMode]:
-        """Every mode that may happen."""
-        return frozenset({self.default, *self.keys.values(), *self.models.values()})
-
-    def table(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {
-            "default": self.default.label,
-            "keys": {name: mode.label for name, mode in sorted(self.keys.items())},
-            "models": {name: mode.label for name, mode in sorted(self.models.items())},
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,12 @@ class HostLayout:
         return self.gateway_state / "texts"
 
     @property
+    def forward_state(self) -> Path:
+        """How far copies of audit records got."""
+        folder = self.state if self.is_private else self.root / "var/lib/edgekit-forward"
+        return folder / "forward.json"
+
+    @property
     def configuration(self) -> Path:
         """Keys and settings of the site."""
         return self.root / "etc/edgekit"

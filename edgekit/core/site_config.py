@@ -29,6 +29,7 @@ from edgekit.core.config_rules import (
     read_table,
 )
 from edgekit.core.fields import Fields
+from edgekit.core.text_policy import SETTINGS, TextPolicy, parse_rules
 from edgekit.core.toml_lines import find_line
 from edgekit.errors import ConfigError, EdgekitError
 
@@ -107,6 +108,9 @@ class EngineConfig:
     )
 
 
+_SETTING = "|".join(SETTINGS)
+
+
 @dataclass(frozen=True, slots=True)
 class HealthConfig:
     """What a release must do before it counts, beside answering its known questions."""
@@ -121,7 +125,7 @@ class HealthConfig:
 
 @dataclass(frozen=True, slots=True)
 class AuditConfig:
-    """How much room the audit log gets, and how often it is sealed."""
+    """The audit log: its room and its pace, what it keeps of texts, where copies of records go."""
 
     max_mib: int = key(
         0,
@@ -142,6 +146,50 @@ class AuditConfig:
         "after how long the log is sealed: the MAC key moves on, what happened is signed, and an "
         "idle host leaves a sign of life",
     )
+    texts: str = key(
+        "hash",
+        Text("", choices=tuple(SETTINGS)),
+        "what is kept of prompts and answers: nothing but counts; keyed digests; also the texts, "
+        "sealed to the auditor's key; also the texts, readable by this host's root",
+    )
+    texts_by_key: tuple[str, ...] = key(
+        (),
+        Texts("`KEY-ID=SETTING`", max_items=1000, pattern=rf"[0-9a-f]{{8}}=({_SETTING})"),
+        "another setting for an API key; of a rule for the key and one for the model, the more "
+        "private one counts",
+    )
+    texts_by_model: tuple[str, ...] = key(
+        (),
+        Texts("`MODEL=SETTING`", max_items=64, pattern=rf"[a-z0-9._:-]{{1,100}}=({_SETTING})"),
+        "another setting for a model",
+    )
+    auditor_key: str = key(
+        "auditor.pub.pem",
+        Text("a file beside this one", pattern=r"[A-Za-z0-9._-]{1,80}"),
+        "the public key that texts are sealed to, as `edgekit audit keygen` makes it",
+    )
+    forward: str = key(
+        "none",
+        Text("", choices=("none", "journald", "syslog")),
+        "where a copy of every record goes: nowhere; this host's journal; this host's syslog "
+        "(RFC 5424)",
+    )
+    forward_format: str = key(
+        "json",
+        Text("", choices=("json", "cef")),
+        "the form of a record in a syslog message: itself; ArcSight's Common Event Format",
+    )
+    syslog_socket: str = key(
+        "/dev/log",
+        Text("an absolute path", pattern=r"/[A-Za-z0-9/._-]{1,100}"),
+        'the socket that `forward = "syslog"` writes to',
+    )
+
+    def text_policy(self) -> TextPolicy:
+        """The same as the policy that the gateway follows."""
+        return TextPolicy(
+            SETTINGS[self.texts], parse_rules(self.texts_by_key), parse_rules(self.texts_by_model)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,10 @@ from typing import Any
 
 from edgekit.core.api_keys import parse_keys
 from edgekit.core.appliance import at_site, parse_appliance
+from edgekit.core.audit_texts import load_recipient
 from edgekit.core.config_rules import is_loopback
 from edgekit.core.site_config import SiteConfig
+from edgekit.core.text_policy import TextMode
 from edgekit.errors import EdgekitError, FormatError, HostError, PortInUseError, TrustError
 from edgekit.exit_codes import ExitCode
 from edgekit.gateway.app import Gateway
@@ -28,6 +30,8 @@ from edgekit.gateway.control import listen
 from edgekit.gateway.guard import split_host
 from edgekit.gateway.logs import note, start_log
 from edgekit.gateway.server import BACKLOG, Listener, Server
+from edgekit.gateway.texts import TextKeeper
+from edgekit.system.audit_texts import TextStore
 from edgekit.system.host_secret import SECRET_BYTES, ensure_secret
 from edgekit.system.notify import notify, watchdog_interval
 from edgekit.system.site_config import load_site_config
@@ -58,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ring,
             _hmac_key(os.environ),
             hosts,
+            _text_keeper(site, options.config, os.environ),
             plan=_plan(options.appliance.with_name("plan.json")),
             disk=_state_directory(os.environ),
             log_requests=site.server.log_requests,
@@ -217,6 +222,19 @@ def _hmac_key(environment: Mapping[str, str]) -> bytes:
     if directory:
         return ensure_secret(directory / "audit-hmac.key")
     return secrets.token_bytes(SECRET_BYTES)
+
+
+def _text_keeper(
+    site: SiteConfig, config: Path | None, environment: Mapping[str, str]
+) -> TextKeeper:
+    """What the site keeps of texts. Raises FormatError when that cannot be done as asked."""
+    policy = site.audit.text_policy()
+    directory = environment.get("STATE_DIRECTORY", "").partition(":")[0]
+    recipient = None
+    if config is not None and TextMode.SEALED in policy.modes():
+        recipient = load_recipient(_read(config.with_name(site.audit.auditor_key)))
+    store = TextStore(Path(directory) / "texts") if directory else None
+    return TextKeeper(policy, recipient, store)
 
 
 def _own_socket(listen: str) -> socket.socket:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.core.api_keys import ApiKey
-from edgekit.core.audit_texts import TextMode
+from edgekit.core.text_policy import TextMode
 from edgekit.errors import AuditUnavailableError
 from edgekit.gateway.job import Job, digest_input
 from edgekit.gateway.outcome import Outcome

@@ -11,16 +11,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PublicKey
 
-from edgekit.core.audit_texts import (
-    NONCE_BYTES,
-    TextLabel,
-    TextMode,
-    TextPolicy,
-    clear_text,
-    recipient_id,
-    seal_text,
-)
-from edgekit.errors import AuditUnavailableError, EdgekitError, FormatError
+from edgekit.core.audit_texts import NONCE_BYTES, TextLabel, clear_text, recipient_id, seal_text
+from edgekit.core.text_policy import TextMode, TextPolicy
+from edgekit.errors import AuditUnavailableError, ConfigError, EdgekitError
 from edgekit.system.audit_texts import TextStore
 
 
@@ -28,7 +21,7 @@ from edgekit.system.audit_texts import TextStore
 class TextKeeper:
     """The site's policy with what it takes to follow it. The default keeps no text.
 
-    Raises FormatError when the policy seals and nobody is there to seal to, or keeps texts and has
+    Raises ConfigError when the policy seals and nobody is there to seal to, or keeps texts and has
     nowhere to put them.
     """
 
@@ -39,13 +32,13 @@ class TextKeeper:
     def __post_init__(self) -> None:
         modes = self.policy.modes()
         if TextMode.SEALED in modes and self.recipient is None:
-            raise FormatError(
+            raise ConfigError(
                 "texts are to be sealed, and there is no auditor's key to seal them to",
-                needed="audit.recipient",
+                needed="the file that audit.auditor_key names",
                 hint="edgekit audit keygen DIR",
             )
         if self.store is None and any(mode.keeps_text for mode in modes):
-            raise FormatError("texts are to be kept, and there is no folder for them")
+            raise ConfigError("texts are to be kept, and there is no folder for them")
 
     def event(self) -> Mapping[str, Any]:
         """The audit event that says which policy holds from now on."""
@@ -54,8 +47,8 @@ class TextKeeper:
             "type": "text_policy",
             "unit": "gateway",
             "default": self.policy.default.label,
-            "keys": self.policy.table()["keys"],
-            "models": self.policy.table()["models"],
+            "keys": _spell(self.policy.keys),
+            "models": _spell(self.policy.models),
             "recipient": "" if sealing is None else recipient_id(sealing),
         }
 
@@ -77,3 +70,8 @@ class TextKeeper:
             raise AuditUnavailableError(
                 "a text cannot be kept", where=error.where, found=error.found
             ) from error
+
+
+def _spell(rules: Mapping[str, TextMode]) -> str:
+    """Rules as a record may hold them, however many there are."""
+    return " ".join(f"{name}={mode.label}" for name, mode in sorted(rules.items()))

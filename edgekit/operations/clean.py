@@ -29,6 +29,7 @@ from edgekit.system.files import (
 )
 
 GATEWAY_STATE = ("var/lib/edgekit-gateway", "var/lib/private/edgekit-gateway")
+FORWARD_STATE = ("var/lib/edgekit-forward", "var/lib/private/edgekit-forward")
 AUDIT_STATE = ("var/lib/edgekit/audit", "var/lib/private/edgekit/audit")
 
 
@@ -105,7 +106,7 @@ def remove_appliance(layout: HostLayout, *, with_audit_log: bool) -> None:
         for folder in (layout.opt, layout.configuration, layout.staging, layout.trust):
             remove_tree(folder)
         remove_tree(layout.state / "blobs")
-        for name in GATEWAY_STATE:
+        for name in (*GATEWAY_STATE, *FORWARD_STATE):
             _remove_link_or_tree(layout.root / name)
         if with_audit_log:
             for name in AUDIT_STATE:

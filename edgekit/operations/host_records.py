@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ MAX_RECEIPT_BYTES = 1 << 20
 _MAX_PINS_BYTES = 1 << 20
 
 
-def audit_event(layout: HostLayout, record: dict[str, str]) -> None:
+def audit_event(layout: HostLayout, record: Mapping[str, Any]) -> None:
     """Make an event durable in the audit log: through the writer when it runs, else directly.
 
     Raises AuditUnavailableError: what cannot be recorded is not done.

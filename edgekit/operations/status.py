@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgekit.core.appliance import Appliance
+from edgekit.core.forward_state import MAX_STATE_BYTES, parse_forward_state
 from edgekit.core.host_layout import HostLayout
+from edgekit.core.site_config import AuditConfig
+from edgekit.core.text_policy import TextMode
 from edgekit.errors import EdgekitError
 from edgekit.operations.boot_check import FAILED, WENT_BACK, load_boot_report, load_fallbacks
 from edgekit.operations.host_records import (
@@ -20,9 +24,11 @@ from edgekit.operations.host_records import (
 )
 from edgekit.operations.host_trust import load_host_trust, load_installed, trust_warnings
 from edgekit.system import generations
+from edgekit.system.audit_files import read_head
 from edgekit.system.clock import wall_clock
 from edgekit.system.files import free_bytes, read_bounded, tree_bytes
-from edgekit.system.services import SystemdServices, UnitState, appliance_units
+from edgekit.system.services import FORWARDER, SystemdServices, UnitState, appliance_units
+from edgekit.system.site_config import load_site_config
 
 MAX_DOCUMENT_BYTES = 16 << 20
 DAY_S = 86_400
@@ -35,6 +41,8 @@ def host_status(layout: HostLayout) -> dict[str, Any]:
     host, now = load_host_trust(layout), wall_clock()
     units = unit_states(layout, appliance)
     troubles = [text for name, state in units.items() if (text := _trouble(name, state))]
+    audit = load_site_config(layout.site_config).audit
+    forward = _forwarding(layout, audit)
     return {
         "schema": "edgekit.status/1",
         "generation": generation,
@@ -51,7 +59,12 @@ def host_status(layout: HostLayout) -> dict[str, Any]:
         "developer_root": bool(host.root and host.root.developer),
         "trust": _trust(layout, now),
         "space": _space(layout),
-        "warnings": trust_warnings(layout, host, now),
+        "audit": {"texts": audit.text_policy().table(), "forward": forward},
+        "warnings": [
+            *trust_warnings(layout, host, now),
+            *_text_warnings(audit),
+            *_forward_warnings(forward),
+        ],
         "receipt": _document(layout.generation(generation) / "receipt.json"),
     }
 
@@ -128,6 +141,48 @@ def _space(layout: HostLayout) -> dict[str, int]:
         "taken_bytes": tree_bytes(layout.state / "blobs", layout.generations),
         "free_bytes": free_bytes(layout.state),
     }
+
+
+def _text_warnings(audit: AuditConfig) -> list[str]:
+    """What a reader must know when texts are kept in clear."""
+    policy = audit.text_policy()
+    if TextMode.FULL not in policy.modes():
+        return []
+    if policy.default is TextMode.FULL:
+        return ["prompts and answers are kept in the clear (audit.texts)"]
+    rules = {**policy.keys, **policy.models}
+    names = ", ".join(sorted(name for name, mode in rules.items() if mode is TextMode.FULL))
+    return [f"prompts and answers are kept in the clear for {names} (audit.texts_by_...)"]
+
+
+def _forwarding(layout: HostLayout, audit: AuditConfig) -> dict[str, Any]:
+    """Where copies of records go, how far they got, and whether they still go there."""
+    table: dict[str, Any] = {"to": audit.forward, "sent": 0, "waiting": 0, "dropped": 0}
+    if audit.forward == "none":
+        return table
+    if not layout.is_private:
+        table["unit"] = asdict(SystemdServices(layout).inspect([FORWARDER])[FORWARDER])
+    try:
+        last = read_head(layout.audit).seq
+        if layout.forward_state.exists():
+            data = read_bounded(layout.forward_state, MAX_STATE_BYTES, "forward.json")
+            state = parse_forward_state(data)
+            table |= {"sent": state.seq, "dropped": state.dropped}
+        table["waiting"] = max(0, last - table["sent"])
+    except EdgekitError as error:
+        table["unknown"] = error.message
+    return table
+
+
+def _forward_warnings(forward: Mapping[str, Any]) -> list[str]:
+    """What keeps copies of records from where they should go."""
+    lines = []
+    if forward["dropped"]:
+        lost = forward["dropped"]
+        lines.append(f"{lost} records were never forwarded: journalctl -u {FORWARDER}")
+    if forward.get("unit", {}).get("active", "active") != "active":
+        lines.append(f"records are not forwarded to {forward['to']}: journalctl -u {FORWARDER}")
+    return lines
 
 
 def _document(path: Path) -> Any:

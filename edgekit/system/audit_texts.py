@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from edgekit.core.audit_texts import MAX_TEXT_BYTES, TextLabel
+from edgekit.core.audit_texts import MAX_LINE_BYTES, MAX_TEXT_BYTES, TextLabel, parse_text
 from edgekit.errors import HostError
 from edgekit.system.files import durable_write, fsync_directory, read_bounded, translate_os_error
 
@@ -52,6 +52,14 @@ class TextStore:
         """A side file's bytes, None when there is none (any more). Raises HostError."""
         path = self.find(request_id, part)
         return None if path is None else read_bounded(path, MAX_TEXT_BYTES * 2, "kept text")
+
+    def label(self, path: Path) -> TextLabel:
+        """What a side file says it is. Raises HostError, AuditFormatError."""
+        try:
+            with path.open("rb") as file:
+                return parse_text(file.read(MAX_LINE_BYTES + 1)).label
+        except OSError as error:
+            raise translate_os_error(error, "reading a kept text") from error
 
     def erase(self, paths: list[Path]) -> None:
         """Remove side files durably; one that is gone already is fine. Raises HostError."""

@@ -129,6 +129,7 @@ _RUNTIME_HIDDEN = [
     "uvicorn.lifespan.off",
     "edgekit.gateway",
     "edgekit.auditd",
+    "edgekit.forwarder",
     "edgekit.supervisor",
 ]
 

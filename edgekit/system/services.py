@@ -20,14 +20,18 @@ from edgekit.core.site_units import DROP_IN, SOCKET_UNIT
 from edgekit.errors import EngineError, EngineNotReadyError, HostError, PortInUseError
 from edgekit.system.files import durable_write, fsync_directory, translate_os_error
 from edgekit.system.process import Child, run, spawn
+from edgekit.system.site_config import load_site_config
 
 TARGET = "edgekit.target"
 AUDIT_WRITER = "edgekit-auditd.service"
 GATEWAY = "edgekit-gateway.service"
+FORWARDER = "edgekit-forward.service"
 BOOT_CHECK = "edgekit-boot-check.service"
 AT_BOOT = (TARGET, BOOT_CHECK)
 """Units that the host's own multi-user.target starts."""
-OUR_VOICES = ("edgekit-supervisor: ", "edgekit-gateway: ", "edgekit-auditd: ")
+OUR_VOICES = tuple(
+    f"edgekit-{name}: " for name in ("supervisor", "gateway", "auditd", "forward")
+)
 """How our daemons begin what they say; other lines are the engine's and systemd's."""
 TIMER_STAMP = "var/lib/systemd/timers/stamp-edgekit-scrub.timer"
 """When the scrub ran last, as systemd remembers it."""
@@ -118,6 +122,7 @@ class SystemdServices:
         )
         for unit in (AUDIT_WRITER, SOCKET_UNIT, GATEWAY):
             self._restart(unit)
+        self._restart_forwarder()
 
     def unlink_units(self) -> None:
         """Remove every link and drop-in this class made."""
@@ -142,6 +147,7 @@ class SystemdServices:
         engines = [engine_unit(engine.name) for engine in appliance.engines]
         for unit in (AUDIT_WRITER, *engines, SOCKET_UNIT, GATEWAY):
             self._restart(unit)
+        self._restart_forwarder()
         # Started last and not restarted: a restart would take its running parts along.
         _systemctl("start", TARGET)
 
@@ -166,6 +172,11 @@ class SystemdServices:
             kind = EngineError if "engine" in unit else HostError
             found = self.last_words(unit) or "no output"
             raise kind(f"{unit} did not start", found=found, hint=f"journalctl -u {unit}")
+
+    def _restart_forwarder(self) -> None:
+        """Restart what sends records on. Serving does not depend on it: `status` tells when it
+        failed."""
+        run(["systemctl", "restart", FORWARDER], timeout_s=SYSTEMCTL_TIMEOUT_S, check=False)
 
     def inspect(self, units: list[str]) -> dict[str, UnitState]:
         """Each unit's state; one that waits for its next start is `activating`."""
@@ -265,6 +276,20 @@ class ForegroundServices:
                         engine.name,
                     ],
                     timeout_s=engine.start_timeout_s,
+                )
+            if load_site_config(self._layout.site_config).audit.forward != "none":
+                self._run_daemon(
+                    "forward",
+                    [
+                        str(runtime),
+                        "daemon",
+                        "forward",
+                        "--log",
+                        str(self._layout.audit),
+                        "--config",
+                        str(self._layout.site_config),
+                    ],
+                    timeout_s=30,
                 )
             self._run_daemon(
                 "gateway",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from edgekit.cli.main import main
 from edgekit.core.api_keys import KeyRing, encode_keys
 from edgekit.core.appliance import encode_appliance
 from tests.gateway.conftest import make_appliance, make_key
@@ -177,3 +179,25 @@ def test_log_is_json_lines_without_a_prompt(tmp_path: Path, listener: socket.soc
         token.split("_")[1],
     )
     assert "launch" not in text
+
+
+def test_sealing_without_a_key_does_not_start(tmp_path: Path) -> None:
+    """A site that wants texts sealed gets no gateway that keeps none, or clear ones."""
+    config = tmp_path / "edgekit.toml"
+    config.write_text('schema = 1\n[audit]\ntexts = "sealed"\n')
+    arguments = ("--config", str(config))
+    environment = {"STATE_DIRECTORY": str(tmp_path)}
+    with (
+        pytest.raises(NotReadyError, match="ended with 10"),
+        gateway(tmp_path, "127.0.0.1:0", arguments=arguments, environment=environment),
+    ):
+        pass
+    assert main(["audit", "keygen", str(tmp_path / "auditor")]) == 0
+    shutil.copy(tmp_path / "auditor/auditor.pub.pem", tmp_path)
+    with (
+        pytest.raises(NotReadyError, match="ended with 15"),  # nowhere to put them
+        gateway(tmp_path, "127.0.0.1:0", arguments=arguments),
+    ):
+        pass
+    with gateway(tmp_path, "127.0.0.1:0", arguments=arguments, environment=environment):
+        pass

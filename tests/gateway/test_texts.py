@@ -13,8 +13,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PrivateKey
 
 from edgekit.core.audit_query import Query
-from edgekit.core.audit_texts import TextMode, TextPolicy, open_text
-from edgekit.errors import FormatError
+from edgekit.core.audit_texts import open_text
+from edgekit.core.text_policy import TextMode, TextPolicy
+from edgekit.errors import ConfigError
 from edgekit.gateway.texts import TextKeeper
 from edgekit.operations.audit import tail_audit, verify_audit
 from edgekit.operations.audit_search import search_audit, text_digests
@@ -156,9 +157,9 @@ def test_answer_that_cannot_be_kept_is_withheld(kept: Site) -> None:
 
 
 def test_policy_that_cannot_be_followed_is_refused() -> None:
-    with pytest.raises(FormatError, match="auditor"):
+    with pytest.raises(ConfigError, match="auditor"):
         TextKeeper(TextPolicy(keys={"k": TextMode.SEALED}))
-    with pytest.raises(FormatError, match="folder"):
+    with pytest.raises(ConfigError, match="folder"):
         TextKeeper(TextPolicy(TextMode.FULL))
 
 

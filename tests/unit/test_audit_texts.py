@@ -18,10 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.core.audit_texts import (
-    SETTINGS,
     TextLabel,
-    TextMode,
-    TextPolicy,
     clear_text,
     load_auditor_key,
     load_recipient,
@@ -30,6 +27,7 @@ from edgekit.core.audit_texts import (
     recipient_id,
     seal_text,
 )
+from edgekit.core.text_policy import SETTINGS, TextMode, TextPolicy
 from edgekit.errors import (
     AuditAlteredError,
     AuditError,

@@ -19,6 +19,7 @@ from edgekit.system.services import SystemdServices
 from tests.unit.test_planner import HostBuilder, plan
 
 MAX_SCORE_TENTHS = {"edgekit-gateway.service": 5, "edgekit-auditd.service": 5,
+                    "edgekit-forward.service": 5,
                     "edgekit-engine@demo.service": 5, "edgekit-scrub.service": 50,
                     "edgekit-boot-check.service": 50}
 SINCE = {

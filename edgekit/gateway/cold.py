@@ -23,6 +23,7 @@ from edgekit.gateway.metrics import CONTENT_TYPE, Metrics
 from edgekit.gateway.openapi import openapi_document
 from edgekit.gateway.problems import ApiError, render_problem, surface_of
 from edgekit.gateway.state import State
+from edgekit.gateway.surfaces.endpoints import ENDPOINTS
 from edgekit.gateway.surfaces.ollama_requests import shown_name
 
 OLLAMA_VERSION = "0.30.0"
@@ -41,6 +42,8 @@ def make_cold_app(
     _add_operations_routes(app, appliance, state, metrics)
     _add_openai_routes(app, appliance)
     _add_ollama_routes(app, appliance, engines)
+    for path in ENDPOINTS:  # only their other methods come here
+        app.add_route(path, _never, methods=["POST"])
 
     @app.exception_handler(ApiError)
     async def refuse(request: Request, error: ApiError) -> JSONResponse:
@@ -50,9 +53,15 @@ def make_cold_app(
     async def refuse_route(request: Request, error: HTTPException) -> JSONResponse:
         code = "method_not_allowed" if error.status_code == 405 else "not_found"
         text = f"{request.method} {request.url.path[:200]} is not part of this API"
-        return _problem(request, ApiError(error.status_code, code, text))
+        response = _problem(request, ApiError(error.status_code, code, text))
+        response.headers.update(error.headers or {})  # Allow, beside a 405
+        return response
 
     return app
+
+
+async def _never(request: Request) -> Response:
+    raise AssertionError(f"{request.url.path} is the hot path's")
 
 
 async def _ready(engine: EngineClient) -> bool:

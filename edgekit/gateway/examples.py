@@ -42,13 +42,13 @@ _CHAT = {
     **_SAMPLING,
     "max_completion_tokens": 32,
     "n": 2,
-    "logprobs": True,
-    "top_logprobs": 2,
     "logit_bias": {"5": -10},
     **_STREAMING,
 }
 _CHAT_JSON = {
     "messages": [{"role": "user", "content": "where is the bridge?"}],
+    "logprobs": True,
+    "top_logprobs": 2,
     "response_format": {
         "type": "json_schema",
         "json_schema": {"name": "answer", "schema": _SCHEMA},

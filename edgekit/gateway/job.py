@@ -109,7 +109,7 @@ def take_sampling(body: Body, context: int) -> dict[str, Any]:
         "top_p": body.number("top_p", 0, 1),
         "top_k": body.integer("top_k", 0, 1000),
         "min_p": body.number("min_p", 0, 1),
-        "repeat_penalty": body.number("repeat_penalty", 0, 2),
+        "repeat_penalty": body.number("repeat_penalty", 0.01, 2),
         "presence_penalty": body.number("presence_penalty", -2, 2),
         "frequency_penalty": body.number("frequency_penalty", -2, 2),
         "seed": body.integer("seed", -SEED_LIMIT, SEED_LIMIT),

@@ -57,7 +57,10 @@ _ERRORS = {
 
 
 def openapi_document(appliance: Appliance) -> dict[str, Any]:
-    """The description for this appliance: its models are the allowed values of `model`."""
+    """The description for this appliance: its models are the allowed values of `model`.
+
+    A call that none of them can serve is left out.
+    """
     names = [model.name for model in appliance.models]
     paths: dict[str, Any] = {}
     for path, text in PUBLIC_PATHS.items():
@@ -69,10 +72,13 @@ def openapi_document(appliance: Appliance) -> dict[str, Any]:
         {"name": "model", "in": "path", "required": True, "schema": {"enum": names}}
     ]
     for path, endpoint in ENDPOINTS.items():
+        able = [m.name for m in appliance.models if endpoint.serves(m)]
+        if not able:
+            continue
         found, readings = describe(path, appliance)
-        media = _json(body_schema(found, names))
+        media = _json(body_schema(found, able))
         media["application/json"]["examples"] = {
-            f"example{number}": {"value": {"model": names[0], **reading.example}}
+            f"example{number}": {"value": {"model": able[0], **reading.example}}
             for number, reading in enumerate(readings, 1)
         }
         streams = "stream" in found.below

@@ -8,30 +8,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.gateway.conftest import Site, running_real_engine, running_site
+from tests.gateway.conftest import Site
 from tests.support.client_environments import NPM, node_modules, python_with_clients
 
 ANSWER = "The capital of France is Paris."
 NOWHERE = "http://127.0.0.1:9"
 """Nobody listens there: what a client asks of anybody but the gateway fails."""
-
-
-@pytest.fixture(scope="module")
-def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A gateway before two real engines: the demo model chats as `demo`, embeds as `demo-embed`."""
-    work = Path(tmp_path_factory.mktemp("c"))
-    chat, embedding = str(work / "chat.sock"), str(work / "embed.sock")
-    with ExitStack() as stack:
-        stack.enter_context(running_real_engine(chat, work))
-        stack.enter_context(running_real_engine(embedding, work, mode="embedding"))
-        yield stack.enter_context(running_site(work, None, chat, embedding_socket=embedding))
 
 
 def called(site: Site, *argv: str, **environment: str) -> Any:

@@ -191,13 +191,14 @@ def running_site(
     keeper: TextKeeper | None = None,
     log: Path | None = None,
     config: str = "",
+    scopes: tuple[str, ...] = ("chat", "embed"),
     **settings: Any,
 ) -> Iterator[Site]:
     """Audit writer, gateway and client around an engine; `settings` are `make_appliance`'s."""
     auditing = running_auditd(work, log=log, config=config)
     with auditing as auditd, socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
-        key, token = make_key("chat", "embed")
+        key, token = make_key(*scopes)
         appliance = make_appliance(work, port, engine_socket=engine_socket, **settings)
         url = f"http://127.0.0.1:{port}"
         headers = {"Authorization": f"Bearer {token}"}

@@ -30,8 +30,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield ready
 
 
-def test_every_generating_endpoint_is_described(tmp_path: Any) -> None:
-    document = openapi_document(make_appliance(tmp_path, 1, engine_socket="x"))
+def test_every_endpoint_that_a_model_can_serve_is_described() -> None:
+    document = the_document()
     assert set(EXAMPLES) == set(ENDPOINTS)
     assert set(document["paths"]) == {*ENDPOINTS, SHOW, *READING_PATHS, *PUBLIC_PATHS}
 
@@ -74,7 +74,27 @@ def body_schema(document: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def the_document() -> dict[str, Any]:
-    return openapi_document(make_appliance(Path("/x"), 1, engine_socket="x"))
+    return openapi_document(
+        make_appliance(Path("/x"), 1, engine_socket="x", capabilities=ABLE)
+    )
+
+
+def test_a_model_is_named_where_it_can_be_asked() -> None:
+    appliance = make_appliance(Path("/x"), 1, engine_socket="x", embedding_socket="y")
+    document = openapi_document(appliance)
+    for path, wanted in (("/api/chat", "demo"), ("/api/embed", "demo-embed")):
+        model = body_schema(document, path)["properties"]["model"]
+        assert model["enum"] == [wanted, f"{wanted}:latest"]
+    alone = openapi_document(make_appliance(Path("/x"), 1, engine_socket="x"))
+    assert "/api/embed" not in alone["paths"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/api/embed"])
+def test_other_methods_are_told_which_are_allowed(shared: Site, path: str) -> None:
+    with client(shared, "chat", "embed") as other:
+        answer = other.request("DELETE", path)
+    assert answer.status_code == 405
+    assert answer.headers["allow"] in ("POST", "GET, HEAD", "HEAD, GET")
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
@@ -107,6 +127,12 @@ def names(value: Any, before: str = "") -> Iterator[str]:
             yield from names(below, f"{before}{key}.")
 
 
+def with_example(path: str, name: str) -> dict[str, Any]:
+    """The first example that has this field."""
+    examples = EXAMPLES[path]
+    return next((e for e in examples if name in set(names(e))), examples[0])
+
+
 def ranges() -> Iterator[tuple[str, str, float, float]]:
     appliance = make_appliance(Path("/x"), 1, engine_socket="x")
     for path in ENDPOINTS:
@@ -134,9 +160,9 @@ def test_there_are_ranges_to_look_at() -> None:
 def test_ranges_are_the_gateways_own(
     shared: Site, path: str, name: str, low: float, high: float
 ) -> None:
-    base = {"model": "demo", **EXAMPLES[path][0], "stream": False}
-    if "stream" not in EXAMPLES[path][0]:
-        del base["stream"]
+    base = {"model": "demo", **with_example(path, name)}
+    if "stream" in base:
+        base["stream"] = False
     with client(shared, ENDPOINTS[path].scope) as other:
         for value in (low, high):
             answer = other.post(path, json=with_value(base, name, value))

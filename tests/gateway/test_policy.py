@@ -33,6 +33,7 @@ def site(shared_site: Site) -> Site:
     return shared_site
 
 
+TOOL = {"type": "function", "function": {"name": "f"}}
 OLLAMA = {"model": "demo", "prompt": "x", "stream": False}
 
 
@@ -75,7 +76,10 @@ def message(**fields: Any) -> dict[str, Any]:
         ({"logit_bias": {"a": 1}}, "logit_bias"),
         ({"logit_bias": {"1": 101}}, "logit_bias"),
         ({"tools": [1]}, "tools[0]"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
+        ({"repeat_penalty": 0}, "repeat_penalty"),
         ({"tool_choice": "evil"}, "tool_choice"),
+        ({"tools": [TOOL], "logprobs": True, "stream": True}, "logprobs"),
         ({"response_format": {"type": "x"}}, "response_format"),
         (
             {
@@ -338,7 +342,7 @@ def test_management_is_403_with_a_clear_text(site: Site, path: str) -> None:
     [
         ("GET", "/v1/nope", 404),
         ("GET", "/api/nope", 404),
-        ("GET", "/v1/chat/completions", 404),
+        ("GET", "/v1/chat/completions", 405),
         ("POST", "/v1/models", 405),
         ("GET", "/redoc", 404),
         ("POST", "/openapi.json", 405),

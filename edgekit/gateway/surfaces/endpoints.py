@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgekit.core.appliance import Appliance
+from edgekit.core.appliance import Appliance, ServedModel
 from edgekit.gateway.body import Body
 from edgekit.gateway.job import Job
 from edgekit.gateway.outcome import Outcome
@@ -29,12 +29,20 @@ from edgekit.gateway.surfaces.translator import Translator
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One POST path: its body to a job, its job's outcome to bytes, and who may ask (scope)."""
+    """One POST path: its body to a job, its job's outcome to bytes, and who may ask (scope).
+
+    `capability` is what a model must be able to do; nothing in particular when it is empty.
+    """
 
     title: str
     parse: Callable[[Body, Appliance], Job | LoadRequest]
     translator: Callable[[Job, Outcome], Translator]
     scope: str = "chat"
+    capability: str = "completion"
+
+    def serves(self, model: ServedModel) -> bool:
+        """Whether this model can be asked here."""
+        return not self.capability or self.capability in model.capabilities
 
 
 ENDPOINTS = {
@@ -55,23 +63,34 @@ ENDPOINTS = {
         "Count a conversation's tokens (Anthropic)", anthropic_requests.parse_count, TokenTranslator
     ),
     "/v1/embeddings": Endpoint(
-        "Embeddings (OpenAI)", embedding_requests.parse_openai, EmbeddingTranslator, "embed"
+        "Embeddings (OpenAI)",
+        embedding_requests.parse_openai,
+        EmbeddingTranslator,
+        "embed",
+        "embedding",
     ),
-    "/tokenize": Endpoint("A text's tokens (vLLM)", token_requests.parse_tokenize, TokenTranslator),
+    "/tokenize": Endpoint(
+        "A text's tokens (vLLM)", token_requests.parse_tokenize, TokenTranslator, capability=""
+    ),
     "/detokenize": Endpoint(
-        "Tokens' text (vLLM)", token_requests.parse_detokenize, TokenTranslator
+        "Tokens' text (vLLM)", token_requests.parse_detokenize, TokenTranslator, capability=""
     ),
     "/api/chat": Endpoint("Chat (Ollama)", ollama_requests.parse_chat, OllamaTranslator),
     "/api/generate": Endpoint(
         "Continue a text (Ollama)", ollama_requests.parse_generate, OllamaTranslator
     ),
     "/api/embed": Endpoint(
-        "Embeddings (Ollama)", embedding_requests.parse_ollama, EmbeddingTranslator, "embed"
+        "Embeddings (Ollama)",
+        embedding_requests.parse_ollama,
+        EmbeddingTranslator,
+        "embed",
+        "embedding",
     ),
     "/api/embeddings": Endpoint(
         "One embedding (Ollama's older call)",
         embedding_requests.parse_ollama_legacy,
         EmbeddingTranslator,
         "embed",
+        "embedding",
     ),
 }

@@ -177,7 +177,7 @@ def _job(
 def _refuse(body: Body, name: str) -> None:
     """What Ollama's generate has and this one does not."""
     body.only("suffix", "", why=f"{name!r} does not support insert")
-    if body.raw("context", {"type": "array", "maxItems": 0}):
+    if body.raw("context", {"type": "array", "maxItems": 0}) not in (None, []):
         why = "token lists are not kept here: send the conversation to /api/chat"
         raise ApiError(400, "unsupported", f"context: {why}", param="context")
     body.only("template", "", why="is not supported: the template is part of the weights")
@@ -274,7 +274,7 @@ def _options(body: Body, context: int) -> dict[str, Any]:
         "top_k": options.integer("top_k", 0, 1000),
         "top_p": options.number("top_p", 0, 1),
         "min_p": options.number("min_p", 0, 1),
-        "repeat_penalty": options.number("repeat_penalty", 0, 2),
+        "repeat_penalty": options.number("repeat_penalty", 0.01, 2),
         "repeat_last_n": options.integer("repeat_last_n", -1, context),
         "presence_penalty": options.number("presence_penalty", -2, 2),
         "frequency_penalty": options.number("frequency_penalty", -2, 2),

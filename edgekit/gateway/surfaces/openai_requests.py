@@ -69,6 +69,8 @@ def parse_chat(body: Body, appliance: Appliance) -> Job:
     stream, include_usage = _streaming(body)
     body.ignore(IGNORED)
     body.finish()
+    if stream and "tools" in fields and "logprobs" in fields:
+        raise bad_field("logprobs", "cannot be streamed together with tools")
     return Job(
         "/v1/chat/completions",
         model,

@@ -25,9 +25,11 @@ from edgekit.gateway.job import (
 from edgekit.gateway.problems import ApiError, bad_field
 from edgekit.gateway.surfaces.openai_requests import MAX_ARGUMENTS_CHARS
 from edgekit.gateway.surfaces.tool_fields import (
+    FUNCTION,
     TOOL_CHOICES,
     check_response_format,
     check_tool_choice,
+    take_function,
 )
 
 IGNORED = frozenset(
@@ -54,10 +56,7 @@ FUNCTIONS = {
     "items": {
         "type": "object",
         "required": ["type", "name"],
-        "properties": {
-            "type": {"const": "function"},
-            "name": {"type": "string", "maxLength": 200},
-        },
+        "properties": {"type": {"const": "function"}, **FUNCTION["properties"]},
     },
     "maxItems": MAX_TOOLS,
 }
@@ -232,14 +231,15 @@ def _tools(body: Body) -> list[Any]:
     for index, tool in enumerate(tools):
         if not isinstance(tool, dict) or tool.get("type") != "function":
             raise bad_field(f"tools[{index}]", "must be a function: no other tool exists here")
-        if not isinstance(tool.get("name"), str) or len(tool["name"]) > 200:
-            raise bad_field(f"tools[{index}].name", "must be a name of at most 200 characters")
+        take_function(tool, f"tools[{index}]")
     return tools
 
 
 def _tool_choice(body: Body) -> Any:
     choice = body.raw("tool_choice", TOOL_CHOICE)
     if isinstance(choice, dict) and set(choice) == {"type", "name"}:
+        if choice["type"] != "function":
+            raise bad_field("tool_choice.type", "must be function")
         checked = check_tool_choice({"type": "function", "function": {"name": choice["name"]}})
         return {"type": "function", "name": checked["function"]["name"]}
     return check_tool_choice(choice) or "auto"
@@ -249,7 +249,8 @@ def _text_format(body: Body) -> dict[str, Any]:
     text = body.table("text")
     if text is None:
         return {"format": {"type": "text"}}
-    wanted = text.capped("format", dict, FORMAT) or {"type": "text"}
+    wanted = text.capped("format", dict, FORMAT)
+    wanted = {"type": "text"} if wanted is None else wanted
     text.ignore(frozenset({"verbosity"}))
     text.finish()
     check_response_format(_chat_format(wanted))
@@ -265,10 +266,7 @@ def _chat_format(wanted: dict[str, Any]) -> dict[str, Any]:
 
 def _chat_tools(tools: list[Any]) -> list[Any]:
     """This API's flat functions as chat's nested ones."""
-    return [
-        {"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}}
-        for tool in tools
-    ]
+    return [{"type": "function", "function": take_function(tool, "tools")} for tool in tools]
 
 
 def _engine_fields(asked: dict[str, Any], context: int) -> dict[str, Any]:

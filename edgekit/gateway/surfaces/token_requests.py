@@ -49,8 +49,9 @@ def parse_detokenize(body: Body, appliance: Appliance) -> Job:
     tokens = body.raw("tokens", many, required=True)
     if not isinstance(tokens, list) or len(tokens) > MAX_TOKENS:
         raise bad_field("tokens", f"must be at most {MAX_TOKENS} token ids")
-    if not all(type(token) is int and 0 <= token <= MAX_TOKEN_ID for token in tokens):
+    if not all(type(t) in (int, float) and 0 <= t <= MAX_TOKEN_ID and t == int(t) for t in tokens):
         raise bad_field("tokens", f"must be integers from 0 to {MAX_TOKEN_ID}")
+    tokens = [int(token) for token in tokens]
     body.finish()
     return Job(
         endpoint="/detokenize",

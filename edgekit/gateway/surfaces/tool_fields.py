@@ -16,11 +16,20 @@ LOGIT_BIAS = {
     "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
 }
 TOOL_CHOICES = ("none", "auto", "required")
+FUNCTION: dict[str, Any] = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 200},
+        "description": {"type": ["string", "null"]},
+        "parameters": {"type": ["object", "null"]},
+    },
+}
 FUNCTIONS = {
     "items": {
         "type": "object",
         "required": ["type", "function"],
-        "properties": {"type": {"const": "function"}, "function": {"type": "object"}},
+        "properties": {"type": {"const": "function"}, "function": FUNCTION},
     },
     "maxItems": MAX_TOOLS,
 }
@@ -72,18 +81,35 @@ def take_logit_bias(body: Body) -> dict[str, Any] | None:
 
 
 def take_tools(body: Body) -> list[Any] | None:
-    """Chat's `tools` as they are; None without any. Raises ApiError."""
-    tools: list[Any] | None = body.capped(
-        "tools", list, FUNCTIONS, max_bytes=MAX_TOOLS_BYTES
-    )
-    for index, tool in enumerate(tools or []):
+    """Chat's `tools`; None without any. Raises ApiError."""
+    tools: list[Any] = body.capped("tools", list, FUNCTIONS, max_bytes=MAX_TOOLS_BYTES) or []
+    if len(tools) > MAX_TOOLS:
+        raise bad_field("tools", f"must be at most {MAX_TOOLS}")
+    taken = []
+    for index, tool in enumerate(tools):
         if not isinstance(tool, dict) or tool.get("type") != "function":
             raise bad_field(f"tools[{index}]", "must be a function")
-        if not isinstance(tool.get("function"), dict):
-            raise bad_field(f"tools[{index}].function", "must be an object")
-    if tools and len(tools) > MAX_TOOLS:
-        raise bad_field("tools", f"must be at most {MAX_TOOLS}")
-    return tools or None
+        function = take_function(tool.get("function"), f"tools[{index}].function")
+        taken.append({"type": "function", "function": function})
+    return taken or None
+
+
+def take_function(function: Any, path: str) -> dict[str, Any]:
+    """What a model is shown of a function; nothing that an engine stumbles over. Raises ApiError.
+
+    Other fields (`strict`, for one) are about the vendors' own services and left out.
+    """
+    if not isinstance(function, dict):
+        raise bad_field(path, "must be an object")
+    name = function.get("name")
+    if not isinstance(name, str) or not 0 < len(name) <= 200:
+        raise bad_field(f"{path}.name", "must be a name of at most 200 characters")
+    if not isinstance(function.get("description"), str | None):
+        raise bad_field(f"{path}.description", "must be a string")
+    if not isinstance(function.get("parameters"), dict | None):
+        raise bad_field(f"{path}.parameters", "must be an object")
+    shown = {key: function.get(key) for key in FUNCTION["properties"]}
+    return {key: value for key, value in shown.items() if value is not None}
 
 
 def check_tool_choice(choice: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli import evidence_commands
+from edgekit.cli import custody_commands, evidence_commands
 from edgekit.cli.app import JsonOption, RootOption
 from edgekit.cli.evidence_commands import LogOption
 from edgekit.cli.report import render_json
@@ -20,7 +20,12 @@ PubkeyOption = Annotated[
     typer.Option("--pubkey", help="The host's audit key; the log's own unless given."),
 ]
 FirstOption = Annotated[
-    int, typer.Option("--from", min=1, help="Number of the record that the log begins with.")
+    int | None,
+    typer.Option(
+        "--from",
+        min=1,
+        help="Number of the record that the log begins with; as the log itself says unless given.",
+    ),
 ]
 
 
@@ -33,6 +38,7 @@ def register(app: typer.Typer) -> None:
     audit.command("check-proof")(audit_check_proof)
     audit.command("tail")(audit_tail)
     evidence_commands.register(audit)
+    custody_commands.register(audit)
     app.add_typer(audit, name="audit")
 
 
@@ -44,13 +50,17 @@ def audit_verify(
     ] = None,
     anchor: Annotated[
         list[Path] | None,
-        typer.Option("--anchor", help="A checkpoint carried away; repeat for several."),
+        typer.Option(
+            "--anchor", help="A checkpoint carried away, or a folder of them; repeat for several."
+        ),
     ] = None,
-    first: FirstOption = 1,
+    first: FirstOption = None,
     root: RootOption = HostLayout.HOST,
     json_: JsonOption = False,
 ) -> None:
     """Check that no record was changed, removed or cut off, from the first to the last.
+
+    --log may be the folder of an export, on any machine.
 
     Ends with 3 when the log is intact but nothing from outside vouches for its newest records.
     """
@@ -71,7 +81,7 @@ def audit_prove(
     seq: Annotated[int, typer.Argument(min=1, help="Number of the record.")],
     log: LogOption = None,
     pubkey: PubkeyOption = None,
-    first: FirstOption = 1,
+    first: FirstOption = None,
     root: RootOption = HostLayout.HOST,
 ) -> None:
     """Print the proof that a record is in the log, for who has the audit key and not the log."""
@@ -87,7 +97,7 @@ def audit_consistency(
     new: Annotated[Path, typer.Argument(help="The newer checkpoint.")],
     log: LogOption = None,
     pubkey: PubkeyOption = None,
-    first: FirstOption = 1,
+    first: FirstOption = None,
     root: RootOption = HostLayout.HOST,
 ) -> None:
     """Print the proof that one checkpoint's log continues another's, unchanged."""

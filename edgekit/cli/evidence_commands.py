@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 LogOption = Annotated[
     Path | None, typer.Option("--log", help="Folder of the log; the host's own unless said.")
 ]
-_MOMENT = "UTC as 2026-11-25 or 2026-11-25T09:30, or how long ago: 15m, 6h, 7d."
-SinceOption = Annotated[str | None, typer.Option("--since", help=_MOMENT)]
-UntilOption = Annotated[str | None, typer.Option("--until", help=_MOMENT)]
+MOMENT = "UTC as 2026-11-25 or 2026-11-25T09:30, or how long ago: 15m, 6h, 7d."
+SinceOption = Annotated[str | None, typer.Option("--since", help=MOMENT)]
+UntilOption = Annotated[str | None, typer.Option("--until", help=MOMENT)]
 KeyOption = Annotated[
     list[str] | None, typer.Option("--key", help="Id of an API key, as records name it.")
 ]
@@ -186,7 +186,7 @@ def audit_erase(
     request: Annotated[
         list[str] | None, typer.Option("--request", help="Id of a request; may be given again.")
     ] = None,
-    before: Annotated[str | None, typer.Option("--before", help=_MOMENT)] = None,
+    before: Annotated[str | None, typer.Option("--before", help=MOMENT)] = None,
     root: RootOption = HostLayout.HOST,
 ) -> None:
     """Erase kept texts. Their records stay, and the log verifies as before."""

@@ -162,6 +162,7 @@ def install(
     json_: JsonOption = False,
 ) -> None:
     """Verify a set, install it and answer a question with it, or leave the host as it was."""
+    from edgekit.operations.audit_anchor import anchor_visitors
     from edgekit.operations.install import InstallOptions
     from edgekit.operations.install import install as run_install
 
@@ -186,6 +187,7 @@ def install(
     )
     with progress_listener() as listener:
         receipt = run_install(options, listener)
+        anchor_visitors(options.layout, options.folders, listener)
     if json_:
         typer.echo(render_json({**receipt.table(), "api_key": receipt.api_key}))
         return

@@ -51,8 +51,10 @@ def media_write(
     """Copy a set to a stick, read it back from the stick, and say when it is safe to remove.
 
     The set gets a folder of its own on the stick, NAME-VERSION. An interrupted copy goes on where
-    it stopped when the same command runs again. Nothing else on the stick is touched.
+    it stopped when the same command runs again. A host with an audit log adds its newest
+    checkpoint (edgekit-anchors); nothing else on the stick is touched.
     """
+    from edgekit.operations.audit_anchor import anchor_visitors
     from edgekit.operations.media_write import parse_volume_numbers, write_media
     from edgekit.operations.verify import Trusting
 
@@ -65,6 +67,7 @@ def media_write(
     trusting = Trusting(HostLayout(root), fingerprint, insecure_developer_root)
     with progress_listener() as listener:
         written = write_media(tuple(folders), stick, numbers, trusting, listener)
+        anchor_visitors(trusting.layout, (written.folder,), listener)
     if json_:
         typer.echo(render_json(written.table()))
         return

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edgekit.core.audit_chain import LogLine, parse_line
 from edgekit.core.audit_requests import OpenRequests
+from edgekit.core.audit_retention import Removal
 from edgekit.core.audit_verify import Evidence, Verdict, Verified
 
 
@@ -17,7 +18,8 @@ class AuditSummary:
 
     `orphans` are requests without a response: in flight now, or given up after a crash.
     `unacknowledged` are records after the kept head, which a crash may leave. `signer` is the audit
-    key's fingerprint, None when no checkpoint could be checked.
+    key's fingerprint, None when no checkpoint could be checked; `borrowed` says that it came with
+    what it signed. `removed` is what the log says of the records before its first.
     """
 
     verdict: Verdict
@@ -29,6 +31,8 @@ class AuditSummary:
     responses: int
     orphans: int
     denied: int
+    removed: Removal | None = None
+    borrowed: bool = False
 
     @property
     def records(self) -> int:
@@ -38,7 +42,7 @@ class AuditSummary:
     @property
     def has_warnings(self) -> bool:
         """Whether records at the end are vouched for by nothing from outside."""
-        return bool(self.verdict.unvouched or self.verdict.after_anchor)
+        return bool(self.verdict.unvouched or self.verdict.after_anchor or self.borrowed)
 
     def table(self) -> dict[str, Any]:
         """As plain JSON values (`edgekit.audit-verify/1`)."""
@@ -66,6 +70,8 @@ class AuditSummary:
             "responses": self.responses,
             "orphans": self.orphans,
             "denied": self.denied,
+            "removed": None if self.removed is None else asdict(self.removed),
+            "signer_borrowed": self.borrowed,
         }
 
 
@@ -114,6 +120,12 @@ def render_summary(summary: AuditSummary) -> str:
         f"{summary.orphans} without a response"
     )
     lines = [held]
+    if (gone := summary.removed) is not None:
+        how = "unexported, by force" if gone.forced else "after their export"
+        lines.append(
+            f"begins with record {verdict.first}: those before were removed {how} "
+            f"(record {gone.seq})"
+        )
     if verdict.signed_to:
         lines.append(
             f"signed: to record {verdict.signed_to}, {verdict.checkpoints} checkpoints, "
@@ -129,6 +141,8 @@ def render_summary(summary: AuditSummary) -> str:
         lines.append("anchor: none given; a log cut back to an earlier checkpoint looks like this")
     if verdict.unvouched:
         lines.append(f"note: only the chain speaks for the last {verdict.unvouched} records")
+    if summary.borrowed:
+        lines.append("note: the audit key came with the export; give yours with --pubkey")
     if verdict.late:
         lines.append(f"note: {verdict.late} epochs ended late")
     lines.append(f"head: record {verdict.last}, chain {verdict.chain.hex()[:32]}...")

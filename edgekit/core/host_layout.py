@@ -61,6 +61,11 @@ class HostLayout:
         return self.state / "audit"
 
     @property
+    def audit_lock(self) -> Path:
+        """Held by whatever exports the audit log or removes a part of it."""
+        return self.run / "audit.lock"
+
+    @property
     def gateway_state(self) -> Path:
         """What the gateway keeps: the key of keyed digests, and texts where the site keeps them."""
         return self.state if self.is_private else self.root / "var/lib/edgekit-gateway"

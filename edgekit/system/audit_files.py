@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from edgekit.core.audit_chain import Head, LogLine, parse_head
@@ -22,6 +22,11 @@ from edgekit.errors import AuditMissingError, AuditUnavailableError, TrustError
 
 HEAD_NAME = "head.json"
 LOCK_NAME = "writer.lock"
+
+ANCHOR_FOLDER = "edgekit-anchors"
+ANCHOR_SUFFIX = ".checkpoint"
+MAX_ANCHORS = 100_000
+"""Where anchors lie on a medium, and how their names end."""
 
 _SEGMENT = re.compile(r"audit-([0-9]{16})\.jsonl")
 
@@ -39,6 +44,15 @@ def first_record(segment: Path) -> int:
 def log_segments(directory: Path) -> list[Path]:
     """The segment files, oldest first. Raises OSError."""
     return sorted(path for path in directory.iterdir() if _SEGMENT.fullmatch(path.name))
+
+
+def oldest_record(directory: Path) -> int:
+    """The number of the record that the log begins with now; 1 for an empty log."""
+    try:
+        segments = log_segments(directory)
+    except OSError as error:
+        raise unavailable("cannot read the audit log", directory, error) from error
+    return first_record(segments[0]) if segments else 1
 
 
 def segment_lines(path: Path) -> Iterator[LogLine]:
@@ -112,3 +126,14 @@ def unavailable(message: str, where: Path, error: OSError) -> AuditUnavailableEr
     """What an OSError means for who waits for a record."""
     text = os.strerror(error.errno) if error.errno else str(error)
     return AuditUnavailableError(message, where=str(where), found=text)
+
+def find_anchors(paths: Iterable[Path], log_id: str) -> list[Path]:
+    """Files of anchors: those named, and in folders those of this log. Raises HostError."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = path / ANCHOR_FOLDER if (path / ANCHOR_FOLDER).is_dir() else path
+            found += sorted(inside.glob(f"{log_id[:12]}-*{ANCHOR_SUFFIX}"))[-MAX_ANCHORS:]
+        else:
+            found.append(path)
+    return found

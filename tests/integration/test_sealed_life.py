@@ -21,7 +21,7 @@ from tools import sealed_host
 from tools.demo_guest import UNITS, sandbox_probe_job
 from tools.sealed_host import BootResult, SealedHost
 
-MAX_SCORE_TENTHS = {"gateway": 5, "auditd": 5, f"engine@{MODEL}": 5}
+MAX_SCORE_TENTHS = {"gateway": 5, "auditd": 5, "forward": 5, f"engine@{MODEL}": 5}
 WATCHDOG_S = 6
 PODMAN = ("podman", "crun")
 
@@ -84,7 +84,7 @@ systemctl is-active edgekit-scrub.timer
 $edgekit doctor > /out/doctor-well.txt
 
 systemd-analyze verify /etc/systemd/system/edgekit*.{service,socket,timer,target}
-for unit in gateway auditd engine@edgekit-demo; do
+for unit in gateway auditd forward engine@edgekit-demo; do
     file=/etc/systemd/system/edgekit-$unit.service
     systemd-analyze security --offline=yes --no-pager $file | tail -n 1 | tee -a /out/scores.txt
 done
@@ -105,12 +105,41 @@ note hung_engine_replaced_s "$(since $began)"
 ask > /out/answer-after-hang.txt
 $edgekit doctor > /out/doctor-after-hang.txt || test $? -eq 3
 
-printf 'schema = 1\\n[server]\\nlisten = "127.0.0.1:8099"\\nlan = "127.0.0.1:8443"\\n%s\\n' \\
-    'lan_clients = ["127.0.0.0/8"]' > /etc/edgekit/edgekit.toml
+printf '%s\\n' 'schema = 1' '[server]' 'listen = "127.0.0.1:8099"' 'lan = "127.0.0.1:8443"' \\
+    'lan_clients = ["127.0.0.0/8"]' '[audit]' 'forward = "journald"' \\
+    > /etc/edgekit/edgekit.toml
 chmod 0644 /etc/edgekit/edgekit.toml
 $edgekit config apply
 PORT=8099 http GET /healthz | head -n 1 | grep -q ' 200 '
 ask > /out/answer-8099.txt
+ask_often() {
+    for number in $(seq $1); do
+        PORT=8099 http POST /v1/chat/completions "$hello" | head -n 1 | grep -q ' 200 '
+    done
+}
+until_forwarded() {
+    for attempt in $(seq 100); do
+        $edgekit status --json > /out/forward.json
+        grep -q '"waiting": 0' /out/forward.json && return 0
+        sleep 0.2
+    done
+    return 1
+}
+began=$(now); ask_often 40; note forwarding_40_s "$(since $began)"
+until_forwarded
+journal=$(systemctl show -p MainPID --value systemd-journald.service)
+kill -STOP $journal; began=$(now)
+ask_often 400; note journal_stuck_400_s "$(since $began)"  # more records than the socket holds
+$edgekit status --json > /out/forward-stuck.json
+kill -CONT $journal
+until_forwarded
+journalctl --sync
+journalctl -o json SYSLOG_IDENTIFIER=edgekit-audit EDGEKIT_TYPE=response | wc -l \\
+    > /out/forwarded.txt
+journalctl -o cat --output-fields=EDGEKIT_RECORD EDGEKIT_TYPE=response | head -n 1 \\
+    > /out/forwarded-record.txt
+$edgekit audit search --type response -n 100000 --json | grep -c '"type": "response"' \\
+    > /out/answered.txt
 ls /etc/edgekit/tls > /out/tls.txt
 systemctl cat edgekit-gateway.service | grep tls-key > /out/tls-unit.txt
 sed -i '1s/./&x/' /etc/edgekit/tls/server.key.cred
@@ -316,6 +345,20 @@ def test_a_configuration_is_applied_or_undone(life: Life) -> None:
     assert "slower than this site allows" in life.text("config-refused.txt")
     assert 'listen = "127.0.0.1:8099"' in life.text("config.txt")
     assert "min_tokens_per_second = 0" in life.text("config.txt")
+
+
+def test_records_are_forwarded_and_a_stuck_journal_slows_no_answer(life: Life) -> None:
+    figures, stuck = life.figures(), life.json("forward-stuck.json")["audit"]["forward"]
+    flowing, blocked = figures["forwarding_40_s"] / 40, figures["journal_stuck_400_s"] / 400
+    print(f"\nan answer: {flowing * 1000:.1f} ms while the journal takes records, "
+          f"{blocked * 1000:.1f} ms while it is stopped, {stuck['waiting']} records waiting")
+    assert blocked <= 1.5 * flowing + 0.005
+    assert stuck["waiting"] > 0
+    done = life.json("forward.json")["audit"]["forward"]
+    assert (done["to"], done["waiting"], done["dropped"]) == ("journald", 0, 0)
+    assert done["unit"]["active"] == "active"
+    assert int(life.text("forwarded.txt")) == int(life.text("answered.txt")) > 400
+    assert json.loads(life.text("forwarded-record.txt"))["~mac"]
 
 
 def test_the_tls_key_is_encrypted_for_this_machine(life: Life) -> None:

@@ -1,0 +1,95 @@
+"""Verbs about where the audit log goes: audit export, anchor."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekit.cli.app import JsonOption, RootOption
+from edgekit.cli.evidence_commands import MOMENT
+from edgekit.cli.progress import progress_listener
+from edgekit.cli.report import format_bytes, render_json
+from edgekit.core.host_layout import HostLayout
+
+
+class Format(StrEnum):
+    """Other systems' forms, beside the records themselves."""
+
+    CEF = "cef"
+    SYSLOG = "syslog"
+
+
+def register(audit: typer.Typer) -> None:
+    """Add the verbs to `audit`."""
+    audit.command("export")(audit_export)
+    audit.command("anchor")(audit_anchor)
+
+
+def audit_export(
+    out: Annotated[Path, typer.Option("--out", help="Folder that the package goes into.")],
+    first: Annotated[
+        int | None, typer.Option("--from", min=1, help="Number of the first record.")
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option("--to", min=1, help="Number of the last record.")
+    ] = None,
+    since: Annotated[str | None, typer.Option("--since", help=MOMENT)] = None,
+    until: Annotated[str | None, typer.Option("--until", help=MOMENT)] = None,
+    new: Annotated[bool, typer.Option("--new", help="Only what was not exported before.")] = False,
+    form: Annotated[
+        list[Format] | None,
+        typer.Option("--format", help="Another form beside JSON lines; may be given again."),
+    ] = None,
+    root: RootOption = HostLayout.HOST,
+    json_: JsonOption = False,
+) -> None:
+    """Write a range of the log as a signed package, to be verified on another machine.
+
+    The range begins with the segment that holds its first record. Everything unless told.
+    """
+    from edgekit.core.audit_query import parse_moment
+    from edgekit.operations.audit_export import Wanted, export_audit
+    from edgekit.system.clock import wall_clock
+
+    now = wall_clock() * 1_000_000
+    moments = [None if text is None else parse_moment(text, now) for text in (since, until)]
+    wanted = Wanted(first, last, moments[0], moments[1], new)
+    formats = tuple(sorted({one.value for one in form or ()}))
+    with progress_listener() as listener:
+        done = export_audit(HostLayout(root.resolve()), out, wanted, formats, listener)
+    manifest, size = done.manifest, sum(file.size for file in done.manifest.files)
+    if json_:
+        table = {
+            "schema": "edgekit.audit-exported/1",
+            "folder": str(done.folder),
+            "log_id": manifest.log_id,
+            "first": manifest.first,
+            "last": manifest.last,
+            "files": len(manifest.files),
+            "bytes": size,
+            "signer": done.signer,
+        }
+        typer.echo(render_json(table))
+        return
+    typer.echo(f"export   {done.folder}")
+    typer.echo(
+        f"records  {manifest.first} to {manifest.last}, {len(manifest.files)} files, "
+        f"{format_bytes(size)}"
+    )
+    typer.echo(f"signed   by audit key {done.signer[:24]}...")
+
+
+def audit_anchor(
+    to: Annotated[Path, typer.Option("--to", help="Folder on a medium that leaves the host.")],
+    root: RootOption = HostLayout.HOST,
+) -> None:
+    """Put the log's newest checkpoint on a medium, to hold the log against later."""
+    from edgekit.operations.audit_anchor import write_anchor
+    from edgekit.system.audit_files import ANCHOR_FOLDER
+
+    done = write_anchor(HostLayout(root.resolve()), to / ANCHOR_FOLDER)
+    typer.echo(f"anchor   {done.path}")
+    typer.echo(f"covers   records up to {done.checkpoint.value.seq}; {done.after} came after it")

@@ -1,4 +1,4 @@
-"""Verbs about where the audit log goes: audit export, anchor."""
+"""Verbs about where the audit log goes: audit export, anchor, prune."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def register(audit: typer.Typer) -> None:
     """Add the verbs to `audit`."""
     audit.command("export")(audit_export)
     audit.command("anchor")(audit_anchor)
+    audit.command("prune")(audit_prune)
 
 
 def audit_export(
@@ -93,3 +94,39 @@ def audit_anchor(
     done = write_anchor(HostLayout(root.resolve()), to / ANCHOR_FOLDER)
     typer.echo(f"anchor   {done.path}")
     typer.echo(f"covers   records up to {done.checkpoint.value.seq}; {done.after} came after it")
+
+
+def audit_prune(
+    before: Annotated[
+        str | None, typer.Option("--before", help=f"Only what is older. {MOMENT}")
+    ] = None,
+    insecure_unexported: Annotated[
+        str | None,
+        typer.Option(
+            "--insecure-unexported",
+            metavar="REASON",
+            help="Remove what was never exported, too; the log keeps the reason.",
+        ),
+    ] = None,
+    root: RootOption = HostLayout.HOST,
+) -> None:
+    """Remove the log's oldest segments, once they were exported.
+
+    What goes is recorded first, and the rest verifies as before. The newest two segments stay.
+    """
+    from edgekit.core.audit_query import parse_moment
+    from edgekit.operations.audit_prune import prune_audit
+    from edgekit.system.clock import wall_clock
+
+    moment = None if before is None else parse_moment(before, wall_clock() * 1_000_000)
+    done = prune_audit(HostLayout(root.resolve()), moment, insecure_unexported)
+    if not done.segments:
+        typer.echo(f"nothing to remove; exported up to record {done.exported_to}")
+        return
+    typer.echo(
+        f"removed  records {done.first} to {done.last}: {done.segments} segments, "
+        f"{format_bytes(done.bytes)}"
+    )
+    if done.forced:
+        typer.echo(f"WARNING  exported were only records up to {done.exported_to}", err=True)
+    typer.echo(f"begins   with record {done.kept_from}")

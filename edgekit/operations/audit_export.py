@@ -130,11 +130,11 @@ def _range(log_dir: Path, wanted: Wanted) -> tuple[int, int]:
     first = max(wanted.first or oldest, oldest)
     last = min(wanted.last or head.seq, head.seq)
     if wanted.new:
-        first = max(first, exported_to(_records(log_dir, EXPORT), oldest) + 1)
+        first = max(first, exported_to(read_records(log_dir, EXPORT), oldest) + 1)
     if wanted.since is not None or wanted.until is not None:
         inside = [
             record["seq"]
-            for record in _records(log_dir)
+            for record in read_records(log_dir)
             if (wanted.since is None or record["t_utc"] >= wanted.since)
             and (wanted.until is None or record["t_utc"] < wanted.until)
         ]
@@ -148,7 +148,7 @@ def _range(log_dir: Path, wanted: Wanted) -> tuple[int, int]:
     return first, last
 
 
-def _records(log_dir: Path, kind: str = "") -> Iterator[dict[str, Any]]:
+def read_records(log_dir: Path, kind: str = "") -> Iterator[dict[str, Any]]:
     """The log's records, of one type when asked for; parsed only where they may be of it."""
     mark = f'"type":"{kind}'.encode()
     for line in read_lines(log_dir):

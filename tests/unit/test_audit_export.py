@@ -199,7 +199,7 @@ def test_every_other_medium_is_anchored(
     anchor_visitors(layout, [stick / "demo-1.0.0"], said.append)
     anchors = sorted(path.name for path in (stick / "edgekit-anchors").iterdir())
     assert len(anchors) == 2
-    assert anchors[0].endswith(".checkpoint")
+    assert sum(name.endswith(".checkpoint") for name in anchors) == 1
     assert said == []
     shutil.rmtree(stick / "edgekit-anchors")
     (stick / "edgekit-anchors").write_text("in the way")

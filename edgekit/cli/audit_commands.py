@@ -10,15 +10,11 @@ import typer
 
 from edgekit.cli import custody_commands, evidence_commands
 from edgekit.cli.app import JsonOption, RootOption
-from edgekit.cli.evidence_commands import LogOption
+from edgekit.cli.evidence_commands import AnchorsOption, KeysOption, LogOption, PubkeyOption
 from edgekit.cli.report import render_json
 from edgekit.core.host_layout import HostLayout
 from edgekit.exit_codes import ExitCode
 
-PubkeyOption = Annotated[
-    Path | None,
-    typer.Option("--pubkey", help="The host's audit key; the log's own unless given."),
-]
 FirstOption = Annotated[
     int | None,
     typer.Option(
@@ -45,15 +41,8 @@ def register(app: typer.Typer) -> None:
 def audit_verify(
     log: LogOption = None,
     pubkey: PubkeyOption = None,
-    k0: Annotated[
-        list[Path] | None, typer.Option("--k0", help="A MAC key; repeat for several.")
-    ] = None,
-    anchor: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--anchor", help="A checkpoint carried away, or a folder of them; repeat for several."
-        ),
-    ] = None,
+    k0: KeysOption = None,
+    anchor: AnchorsOption = None,
     first: FirstOption = None,
     root: RootOption = HostLayout.HOST,
     json_: JsonOption = False,

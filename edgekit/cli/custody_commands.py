@@ -1,4 +1,4 @@
-"""Verbs about where the audit log goes: audit export, anchor, prune."""
+"""Verbs about where the audit log goes, and who reads it: audit export, anchor, prune, report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.app import JsonOption, RootOption
-from edgekit.cli.evidence_commands import MOMENT
+from edgekit.cli.evidence_commands import (
+    MOMENT,
+    AnchorsOption,
+    KeysOption,
+    LogOption,
+    PubkeyOption,
+)
 from edgekit.cli.progress import progress_listener
 from edgekit.cli.report import format_bytes, render_json
 from edgekit.core.host_layout import HostLayout
@@ -27,6 +33,7 @@ def register(audit: typer.Typer) -> None:
     audit.command("export")(audit_export)
     audit.command("anchor")(audit_anchor)
     audit.command("prune")(audit_prune)
+    audit.command("report")(audit_report)
 
 
 def audit_export(
@@ -130,3 +137,37 @@ def audit_prune(
     if done.forced:
         typer.echo(f"WARNING  exported were only records up to {done.exported_to}", err=True)
     typer.echo(f"begins   with record {done.kept_from}")
+
+
+def audit_report(
+    out: Annotated[Path, typer.Option("--out", help="The page, an HTML file.")],
+    since: Annotated[str | None, typer.Option("--since", help=MOMENT)] = None,
+    until: Annotated[str | None, typer.Option("--until", help=MOMENT)] = None,
+    log: LogOption = None,
+    pubkey: PubkeyOption = None,
+    k0: KeysOption = None,
+    anchor: AnchorsOption = None,
+    root: RootOption = HostLayout.HOST,
+) -> None:
+    """Write what the log proves and holds as a page to read, print and sign. Needs no network.
+
+    Who, how much, what was refused, errors, changes to the host, and how far the log is vouched
+    for. Ends as `audit verify` does; the page of a log that is not intact says so.
+    """
+    from edgekit.core.audit_query import Query, parse_moment
+    from edgekit.exit_codes import ExitCode
+    from edgekit.operations.audit import Brought
+    from edgekit.operations.audit_report import report_audit
+    from edgekit.system.clock import wall_clock
+
+    now = wall_clock() * 1_000_000
+    moments = [None if text is None else parse_moment(text, now) for text in (since, until)]
+    layout = HostLayout(root.resolve())
+    brought = Brought(pubkey, tuple(k0 or ()), tuple(anchor or ()))
+    query = Query(since=moments[0], until=moments[1])
+    done = report_audit(layout, log or layout.audit, brought, query, out)
+    typer.echo(f"wrote {done.path}")
+    if done.problem is not None:
+        raise done.problem
+    if done.summary is not None and done.summary.has_warnings:
+        raise typer.Exit(int(ExitCode.WARNINGS))

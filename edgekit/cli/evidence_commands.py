@@ -19,6 +19,19 @@ LogOption = Annotated[
     Path | None, typer.Option("--log", help="Folder of the log; the host's own unless said.")
 ]
 MOMENT = "UTC as 2026-11-25 or 2026-11-25T09:30, or how long ago: 15m, 6h, 7d."
+PubkeyOption = Annotated[
+    Path | None,
+    typer.Option("--pubkey", help="The host's audit key; the log's own unless given."),
+]
+KeysOption = Annotated[
+    list[Path] | None, typer.Option("--k0", help="A MAC key; repeat for several.")
+]
+AnchorsOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--anchor", help="A checkpoint carried away, or a folder of them; repeat for several."
+    ),
+]
 SinceOption = Annotated[str | None, typer.Option("--since", help=MOMENT)]
 UntilOption = Annotated[str | None, typer.Option("--until", help=MOMENT)]
 KeyOption = Annotated[

@@ -40,13 +40,13 @@ class Matches:
 
 def search_audit(log_dir: Path, query: Query, limit: int) -> Matches:
     """The first `limit` entries that match, oldest first. Raises AuditError for a broken log."""
-    found = tuple(islice(_matching(log_dir, query), limit + 1))
+    found = tuple(islice(matching(log_dir, query), limit + 1))
     return Matches(found[:limit], len(found) > limit)
 
 
 def audit_stats(log_dir: Path, query: Query) -> Stats:
     """Sums over the entries that match. Raises AuditError for a broken log."""
-    return collect_stats(_matching(log_dir, query))
+    return collect_stats(matching(log_dir, query))
 
 
 def follow_audit(log_dir: Path, count: int) -> Iterator[Record]:
@@ -87,6 +87,7 @@ def digest_key(layout: HostLayout, path: Path | None) -> bytes:
     )
 
 
-def _matching(log_dir: Path, query: Query) -> Iterator[Entry]:
+def matching(log_dir: Path, query: Query) -> Iterator[Entry]:
+    """Every entry that matches, oldest first. Raises AuditError for a broken log."""
     records = (parse_line(line, 0) for line in read_lines(log_dir))
     return (entry for entry in pair_records(records) if query.matches(entry))

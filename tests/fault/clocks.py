@@ -70,6 +70,7 @@ def commands_of(world: World) -> dict[str, list[str]]:
         "audit erase": ["audit", "erase", "--request", "r1", "--reason", "a test", *root],
         "audit export": ["audit", "export", "--out", f"{out}/export", *root],
         "audit prune": ["audit", "prune", *root],
+        "audit report": ["audit", "report", "--out", f"{out}/report.html", *root],
         "audit anchor": ["audit", "anchor", "--to", f"{out}/stick", *root],
         "audit stats": ["audit", "stats", *log],
         "media write": ["media", "write", sets[1], str(out), *root],

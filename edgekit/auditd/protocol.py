@@ -40,15 +40,16 @@ def parse_datagram(data: bytes, *, peer_uid: int) -> Wanted:
     if set(table) != {"id", "record"} or not isinstance(record, dict):
         return Wanted(number, None, "audit datagram is not an id and a record")
     try:
-        return Wanted(number, check_event({**record, "peer_uid": peer_uid}))
+        return Wanted(number, check_event({**record, "peer_uid": peer_uid}, len(data) + 32))
     except AuditFormatError as error:
         return Wanted(number, None, error.message)
 
 
 def encode_ack(number: int, seq: int, level: Level) -> bytes:
     """The answer to a record that is durable as number `seq`, and how full the log is."""
-    table: dict[str, int | str] = {"id": number, "seq": seq}
-    return encode_canonical(table if level is Level.OK else table | {"space": level.label})
+    if level is Level.OK:
+        return b'{"id":%d,"seq":%d}' % (number, seq)
+    return encode_canonical({"id": number, "seq": seq, "space": level.label})
 
 
 def encode_refusal(number: int | None, reason: str) -> bytes:

@@ -7,6 +7,7 @@ conventions, is in docs/spec/audit-log-v1.md section 7.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -37,6 +38,7 @@ OWN_TYPES = frozenset(
 """Types of records that only the log itself writes."""
 
 _STAMP_ROOM = 640
+_GROWTH = 6  # a byte of UTF-8 becomes at most six of ASCII JSON
 _TEXT_CAPS = (1024, 256, 64, 16)
 _KEY = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -63,8 +65,10 @@ def own_event(kind: str, **fields: Any) -> AuditEvent:
     return AuditEvent({"type": kind, **fields})
 
 
-def check_event(record: object) -> AuditEvent:
+def check_event(record: object, wire_bytes: int = MAX_LINE_BYTES) -> AuditEvent:
     """A legal event from untrusted fields, texts capped so that its line fits.
+
+    `wire_bytes` is the size of the UTF-8 JSON that it came as: of a small one nobody has to ask.
 
     Values are text, integers within 64 bits, booleans, null, or one level of a table of these.
     Texts over 1,024 characters (fewer when the line would not fit) are cut, and `capped` then maps
@@ -77,11 +81,14 @@ def check_event(record: object) -> AuditEvent:
         raise AuditFormatError("audit record has no legal type", needed=_KEY.pattern)
     if kind in OWN_TYPES:
         raise AuditFormatError(f"audit records of type {kind!r} are written by the log alone")
+    longest = 0
     for key, value in record.items():
         _check_key(key)
         if key in STAMPED:
             raise AuditFormatError(f"audit field {key!r} is written by the log alone")
-        _check_value(key, value, nested=True)
+        longest = max(longest, _check_value(key, value, nested=True))
+    if longest <= _TEXT_CAPS[0] and wire_bytes * _GROWTH <= MAX_LINE_BYTES - _STAMP_ROOM:
+        return AuditEvent(dict(record))
     for cap in _TEXT_CAPS:
         fields = _cap_texts(record, cap)
         if len(_ENCODER.encode(fields)) <= MAX_LINE_BYTES - _STAMP_ROOM:
@@ -89,21 +96,28 @@ def check_event(record: object) -> AuditEvent:
     raise AuditFormatError("audit record is too large", needed=f"at most {MAX_LINE_BYTES} bytes")
 
 
+@functools.lru_cache(maxsize=512)
+def _is_key(key: str) -> bool:
+    return _KEY.fullmatch(key) is not None
+
+
 def _check_key(key: object) -> None:
-    if not isinstance(key, str) or _KEY.fullmatch(key) is None:
+    if not isinstance(key, str) or not _is_key(key):
         raise AuditFormatError("malformed audit field name", found=repr(key)[:80])
 
 
-def _check_value(key: str, value: object, *, nested: bool) -> None:
-    if value is None or isinstance(value, str | bool):
-        return
-    if isinstance(value, int) and abs(value) <= MAX_INTEGER:
-        return
+def _check_value(key: str, value: object, *, nested: bool) -> int:
+    """The length of the longest text in it. Raises AuditFormatError."""
+    if isinstance(value, str):
+        return len(value)
+    if value is None or (isinstance(value, int) and abs(value) <= MAX_INTEGER):
+        return 0  # booleans are integers
     if nested and isinstance(value, dict) and len(value) <= MAX_TABLE_FIELDS:
+        longest = 0
         for inner, item in value.items():
             _check_key(inner)
-            _check_value(f"{key}.{inner}", item, nested=False)
-        return
+            longest = max(longest, _check_value(f"{key}.{inner}", item, nested=False))
+        return longest
     raise AuditFormatError(
         f"audit field {key!r} has a refused value",
         found=type(value).__name__,

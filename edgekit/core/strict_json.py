@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from edgekit.errors import FormatError
@@ -24,8 +25,7 @@ _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 def encode_canonical(value: Any) -> bytes:
     """The one byte form of a JSON value: sorted keys, no white space, ASCII."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.encode("ascii")
+    return _CANONICAL.encode(value).encode("ascii")
 
 
 def parse_strict(
@@ -43,13 +43,8 @@ def parse_strict(
         )
     _check_depth(data, what, max_depth)
     try:
-        return json.loads(
-            data.decode("utf-8", errors="strict"),
-            object_pairs_hook=_unique_pairs,
-            parse_float=_finite_float if floats else _refuse_number,
-            parse_constant=_refuse_number,
-            parse_int=_bounded_int,
-        )
+        decoder = _WITH_FLOATS if floats else _STRICT
+        return decoder.decode(data.decode("utf-8", errors="strict"))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{what} is not valid JSON", found=str(error)) from error
 
@@ -104,3 +99,18 @@ def _bounded_int(text: str) -> int:
     if not -MAX_INTEGER <= value <= MAX_INTEGER:
         raise ValueError("integer does not fit 64 bits")
     return value
+
+
+def _decoder(parse_float: Callable[[str], Any]) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=_unique_pairs,
+        parse_float=parse_float,
+        parse_constant=_refuse_number,
+        parse_int=_bounded_int,
+    )
+
+
+# made once: `json.loads` and `json.dumps` make new ones for each call with options
+_STRICT = _decoder(_refuse_number)
+_WITH_FLOATS = _decoder(_finite_float)
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)

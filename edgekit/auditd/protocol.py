@@ -1,5 +1,6 @@
 """The audit socket's datagrams: `{"id":n,"record":{..}}` in, `{"id":n,"seq":m}` or an error out,
-the first with `"space":"warn"` or `"alert"` when the log fills up.
+the first with `"space":"warn"` or `"alert"` when the log fills up, and with
+`"signed":{"seq":s,"t_utc":t}` when it was signed anew.
 
 There is no verb to read, seek or delete. Pure: bytes to values and back.
 """
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.core.audit_capacity import Level
+from edgekit.core.audit_checkpoint import Checkpoint
 from edgekit.core.audit_record import AuditEvent, check_event
 from edgekit.core.strict_json import MAX_INTEGER, encode_canonical, parse_strict
 from edgekit.errors import AuditFormatError, FormatError
@@ -45,11 +47,18 @@ def parse_datagram(data: bytes, *, peer_uid: int) -> Wanted:
         return Wanted(number, None, error.message)
 
 
-def encode_ack(number: int, seq: int, level: Level) -> bytes:
-    """The answer to a record that is durable as number `seq`, and how full the log is."""
-    if level is Level.OK:
+def encode_ack(number: int, seq: int, level: Level, signed: Checkpoint | None = None) -> bytes:
+    """The answer to a record that is durable as number `seq`, and what has changed of the log:
+    how full it is, and up to which record it was signed, and when.
+    """
+    if level is Level.OK and signed is None:
         return b'{"id":%d,"seq":%d}' % (number, seq)
-    return encode_canonical({"id": number, "seq": seq, "space": level.label})
+    table: dict[str, Any] = {"id": number, "seq": seq}
+    if level is not Level.OK:
+        table["space"] = level.label
+    if signed is not None:
+        table["signed"] = {"seq": signed.seq, "t_utc": signed.t_utc}
+    return encode_canonical(table)
 
 
 def encode_refusal(number: int | None, reason: str) -> bytes:

@@ -21,6 +21,7 @@ from edgekit.auditd.protocol import (
     parse_datagram,
 )
 from edgekit.auditd.writer import Writer
+from edgekit.core.audit_checkpoint import Checkpoint
 from edgekit.core.audit_record import AuditEvent, own_event
 from edgekit.errors import AuditError, AuditUnavailableError
 
@@ -45,6 +46,8 @@ class Peer:
     answers: deque[bytes] = field(default_factory=deque)
     open: dict[str, None] = field(default_factory=dict)
     """Ids of its requests that have no response yet."""
+    told: Checkpoint | None = None
+    """The newest checkpoint it has heard of."""
 
 
 Item = tuple[Peer, Wanted]
@@ -206,7 +209,9 @@ class Server:
                 self._answer(peer, encode_refusal(number, result))
             else:
                 self._track(peer, event)
-                self._answer(peer, encode_ack(number, result, self._writer.level))
+                news = self._writer.signed if self._writer.signed is not peer.told else None
+                peer.told = self._writer.signed
+                self._answer(peer, encode_ack(number, result, self._writer.level, news))
 
     def _track(self, peer: Peer, event: AuditEvent) -> None:
         """Remember which requests are open, and whose they are."""

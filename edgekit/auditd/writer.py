@@ -10,6 +10,7 @@ import errno
 from collections.abc import Callable, Iterable, Sequence
 
 from edgekit.core.audit_capacity import Level, capacity_fields
+from edgekit.core.audit_checkpoint import Checkpoint
 from edgekit.core.audit_record import AuditEvent, own_event
 from edgekit.errors import AuditUnavailableError
 from edgekit.system.audit_log import AuditLog
@@ -36,6 +37,11 @@ class Writer:
     def level(self) -> Level:
         """How full the log was when it was last measured."""
         return self._level
+
+    @property
+    def signed(self) -> Checkpoint | None:
+        """What was signed last since the log was opened."""
+        return self._log.signed
 
     def commit(self, events: Sequence[AuditEvent]) -> list[int | str]:
         """Each event's number once it is durable, or why it was refused.

@@ -17,11 +17,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from edgekit import __version__
 from edgekit.core.appliance import Appliance, EngineSettings
-from edgekit.errors import EngineError
+from edgekit.core.planning.engine_report import device_problem
+from edgekit.errors import EdgekitError, EngineError
 from edgekit.gateway.job import EMBED_TARGET, TEXT_TARGET
 from edgekit.gateway.metrics import MAX_ENGINE_BYTES, Meter
 from edgekit.gateway.serve import Engine
 from edgekit.system.audit_client import AsyncAuditClient
+from edgekit.system.engine_report import read_report
 
 CHECK_TIMEOUT_S = 2.0
 PROOF_TIMEOUT_S = 10.0
@@ -81,13 +83,28 @@ class State:
             "audit_space": self._audit.space in ("ok", "warn"),
             "disk": self._free_bytes() >= MIN_FREE_BYTES,
             **{f"engine:{name}": good for name, good in zip(names, proofs, strict=True)},
+            **self._devices(),
         }
+
+    def _devices(self) -> dict[str, bool]:
+        """Whether weights lie where the plan put them, of engines that say where they lie."""
+        found = {}
+        for settings in self._appliance.engines:
+            try:
+                buffers = read_report(Path(settings.socket))
+            except EdgekitError:
+                found[f"device:{settings.name}"] = False
+                continue
+            if buffers:
+                problem = device_problem(settings.placement, buffers)
+                found[f"device:{settings.name}"] = problem is None
+        return found
 
     async def table(self) -> dict[str, Any]:
         """Everything the console shows (`edgekit.state/1`)."""
         await self._look()
         appliance = self._appliance
-        last = self._audit.last
+        last, signed = self._audit.last, self._audit.signed
         return {
             "schema": "edgekit.state/1",
             "edgekit": __version__,
@@ -103,6 +120,8 @@ class State:
                 "age_s": None if last.at_s is None else round(time.monotonic() - last.at_s, 1),
                 "lag_ms": round(last.lag_s * 1000, 2),
                 "space": self._audit.space,
+                "signed": None if signed is None else signed.seq,
+                "signed_age_s": None if signed is None else round(time.time() - signed.t_utc / 1e6),
             },
             "engines": [self._engine_table(settings) for settings in appliance.engines],
             "models": [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -12,14 +11,13 @@ from pathlib import Path
 from edgekit.core.appliance import EngineSettings
 from edgekit.core.planning.engine_report import (
     MAX_LOG_LINE,
-    REPORT_SUFFIX,
     Buffer,
-    buffers_table,
     compare,
     device_problem,
     parse_buffers,
 )
 from edgekit.errors import EngineError
+from edgekit.system.engine_report import keep_report
 
 MAX_BUFFERS = 256
 
@@ -59,9 +57,8 @@ def check_report(settings: EngineSettings, buffers: tuple[Buffer, ...]) -> list[
     """
     if not buffers:
         return []
-    path = report_path(Path(settings.socket))
     with suppress(OSError):
-        path.write_text(json.dumps(buffers_table(buffers)), "utf-8")
+        keep_report(Path(settings.socket), buffers)
     problem = device_problem(settings.placement, buffers)
     if problem is not None:
         raise EngineError(problem, found=buffers[0].device, needed=settings.placement)
@@ -70,8 +67,3 @@ def check_report(settings: EngineSettings, buffers: tuple[Buffer, ...]) -> list[
         for d in compare(dict(settings.planned), buffers)
         if d.is_large
     ]
-
-
-def report_path(socket: Path) -> Path:
-    """Where the report of the engine with this socket lies."""
-    return socket.with_name(socket.stem + REPORT_SUFFIX)

@@ -31,12 +31,12 @@ def append_event(
             sock.settimeout(timeout_s)
             sock.connect(socket_path)
             sock.send(_encode(1, record))
-            _number, result, _space = _decode(sock.recv(MAX_ANSWER_BYTES))
+            answer = _decode(sock.recv(MAX_ANSWER_BYTES))
     except (OSError, ValueError) as error:
         raise _unavailable(socket_path, str(error)) from error
-    if isinstance(result, str):
-        raise _unavailable(socket_path, result)
-    return result
+    if isinstance(answer.result, str):
+        raise _unavailable(socket_path, answer.result)
+    return answer.result
 
 
 @dataclass(slots=True)
@@ -48,6 +48,24 @@ class LastRecord:
     at_s: float | None = None
     lag_s: float = 0.0
     failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """The record up to which a checkpoint signs the log, and when that was (UTC, microseconds)."""
+
+    seq: int
+    t_utc: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The client's number; the record's, or why there is none; what is new about the log."""
+
+    number: int
+    result: int | str
+    space: str
+    signed: Signed | None = None
 
 
 class AsyncAuditClient:
@@ -66,6 +84,8 @@ class AsyncAuditClient:
         self.last = LastRecord()
         self.space = "ok"
         """How full the log is, as the writer said last: ok, warn, alert or full."""
+        self.signed: Signed | None = None
+        """Up to where the log was signed, as the writer said last; None before it did."""
 
     async def append(self, record: Mapping[str, Any]) -> int:
         """Make the record durable and return its number. Raises AuditUnavailableError."""
@@ -143,9 +163,10 @@ class AsyncAuditClient:
                 self.close()
                 return
             with contextlib.suppress(ValueError):
-                number, result, space = _decode(data)
-                self.space = space
-                self._deliver(number, result)
+                answer = _decode(data)
+                self.space = answer.space
+                self.signed = answer.signed or self.signed
+                self._deliver(answer.number, answer.result)
 
     def _deliver(self, number: int, result: int | str) -> None:
         answer = self._waiting.get(number)
@@ -161,17 +182,18 @@ def _encode(number: int, record: Mapping[str, Any]) -> bytes:
     return _ENCODER.encode({"id": number, "record": record}).encode()
 
 
-def _decode(data: bytes) -> tuple[int, int | str, str]:
-    """The client's number; the record's number, or why there is none; how full the log is."""
+def _decode(data: bytes) -> _Answer:
+    """An answer of the writer. Raises ValueError."""
     table = json.loads(data) if data else None
     if not isinstance(table, dict):
         raise ValueError("the audit writer closed the connection")  # noqa: TRY004
-    number, seq = table.get("id"), table.get("seq")
+    number, seq, signed = table.get("id"), table.get("seq"), table.get("signed")
     if not isinstance(number, int):
         number = 0
-    if isinstance(seq, int):
-        return number, seq, str(table.get("space", "ok"))
-    return number, str(table.get("error", "malformed answer")), "full"
+    if not isinstance(seq, int):
+        return _Answer(number, str(table.get("error", "malformed answer")), "full")
+    news = Signed(**signed) if isinstance(signed, dict) else None
+    return _Answer(number, seq, str(table.get("space", "ok")), news)
 
 
 def _unavailable(path: str, reason: str) -> AuditUnavailableError:

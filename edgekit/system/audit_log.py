@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekit.core.audit_chain import Head, Pace, empty_head, encode_head, encode_record
-from edgekit.core.audit_checkpoint import checkpoint_fields
+from edgekit.core.audit_checkpoint import Checkpoint, checkpoint_fields
 from edgekit.core.audit_keys import MacKey
 from edgekit.core.audit_record import AuditEvent, Times, check_event, own_event
 from edgekit.core.audit_state import LogState
@@ -111,6 +111,8 @@ class AuditLog:
         self._head_file: int | None = None
         self._head_unsynced = False
         self._size = 0
+        self.signed: Checkpoint | None = None
+        """What this writer signed last; None until it has signed something."""
 
     @property
     def head(self) -> Head:
@@ -246,6 +248,7 @@ class AuditLog:
         event = AuditEvent(checkpoint_fields(envelope, owed.epoch))
         lines.append(self._encode(event, when))
         self._state.owed = None
+        self.signed = owed
 
     def _notice_jump(self, lines: list[bytes], now: Times) -> None:
         """Record that the wall clock was set. Nothing is ever ordered by it."""

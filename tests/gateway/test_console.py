@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from edgekit.core.api_keys import KeyRing
 from edgekit.gateway.console import load_console
+from edgekit.system.audit_client import Signed
 from tests.gateway.conftest import Site, make_key, running_site
 from tests.support.chromium import Browser, running_browser
 from tests.support.fake_engine import FakeEngine
@@ -71,6 +73,8 @@ def test_page_opens_with_a_key_and_shows_what_runs(
     text = browser.run("document.body.innerText")
     for expected in ("demo-appliance", "ready", "g1", "0 of 4", "Q8_0", "512 tokens", "alice, bob"):
         assert expected in text, expected
+    shared.gateway._audit.signed = Signed(4711, int((time.time() - 90) * 1e6))
+    browser.wait("document.body.innerText.includes('signs all up to #4711')")
     keep(browser, "state", tmp_path)
     assert browser.problems == []
     foreign = [url for url in browser.requests if not url.startswith((shared.url, "data:"))]

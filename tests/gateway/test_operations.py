@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from edgekit.core.planning.engine_report import Buffer
 from edgekit.gateway.metrics import Meter
 from edgekit.gateway.state import FRESH_S
+from edgekit.system.engine_report import keep_report, report_path
 from tests.gateway.conftest import Site
 from tests.gateway.test_keys import client
 
@@ -93,6 +96,27 @@ def test_engine_that_listens_and_gives_no_token_is_not_ready(
     for _ in range(5):
         assert httpx.get(f"{site.url}/readyz", timeout=20).status_code == 503
     assert len(site.engine.requests) == 1  # strangers cannot make it work by asking
+
+
+@pytest.mark.parametrize(
+    ("placement", "device", "good"),
+    [("gpu", "CUDA0", True), ("gpu", "CPU_Mapped", False), ("cpu", "CPU_Mapped", True)],
+)
+def test_readiness_holds_the_engines_device_against_the_plan(
+    site: Site, placement: str, device: str, good: bool
+) -> None:
+    (engine,) = site.gateway._appliance.engines
+    moved = replace(site.gateway._appliance, engines=(replace(engine, placement=placement),))
+    site.gateway._state._appliance = moved
+    keep_report(Path(engine.socket), (Buffer("weights", device, 4 << 20),))
+    answer = httpx.get(f"{site.url}/readyz")
+    assert answer.status_code == (200 if good else 503)
+    assert answer.json()["parts"]["device:main"] is good
+
+
+def test_a_report_that_cannot_be_read_is_not_taken_for_good(site: Site) -> None:
+    report_path(Path(site.engine.socket_path)).write_text('{"schema": "other/1"}')
+    assert httpx.get(f"{site.url}/readyz").json()["parts"]["device:main"] is False
 
 
 def test_engine_that_is_gone_is_not_ready(site: Site) -> None:

@@ -12,7 +12,8 @@ import pytest
 from edgekit.core.appliance import EngineSettings
 from edgekit.core.planning.engine_report import Buffer, compare, device_problem, parse_buffers
 from edgekit.errors import EngineError
-from edgekit.supervisor.tap import Tap, check_report, report_path
+from edgekit.supervisor.tap import Tap, check_report
+from edgekit.system.engine_report import report_path
 from edgekit.system.process import spawn
 
 MIB = 1 << 20

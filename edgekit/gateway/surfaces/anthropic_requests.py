@@ -22,6 +22,7 @@ from edgekit.gateway.job import (
     take_text,
 )
 from edgekit.gateway.problems import ApiError, bad_field
+from edgekit.gateway.schema_limits import check_schema
 from edgekit.gateway.surfaces.tool_fields import check_response_format
 
 IGNORED = frozenset(
@@ -227,10 +228,12 @@ def _tools(body: Body) -> list[dict[str, Any]]:
 
 def _tool(reader: Body) -> dict[str, Any]:
     reader.only("type", "custom", why="must be custom: no server tool exists here")
+    schema = reader.capped("input_schema", dict) or {"type": "object"}
+    check_schema(schema, reader.name("input_schema"))
     function = {
         "name": reader.text("name", max_chars=200),
         "description": reader.text("description", max_chars=64 << 10, default=""),
-        "parameters": reader.capped("input_schema", dict) or {"type": "object"},
+        "parameters": schema,
     }
     reader.ignore(frozenset({"cache_control", "strict"}))
     reader.finish()

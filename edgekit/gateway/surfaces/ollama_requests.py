@@ -25,6 +25,7 @@ from edgekit.gateway.job import (
     take_role,
 )
 from edgekit.gateway.problems import ApiError, bad_field
+from edgekit.gateway.schema_limits import check_schema
 from edgekit.gateway.surfaces.tool_fields import take_tools
 
 IGNORED = frozenset({"shift", "truncate"})
@@ -295,6 +296,7 @@ def _format(body: Body) -> dict[str, Any] | None:
         return {"type": "json_object"}
     if not isinstance(value, dict) or len(json.dumps(value)) > 64 << 10:
         raise bad_field("format", 'must be "json" or a JSON schema of at most 64 KiB')
+    check_schema(value, "format")
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": value}}
 
 

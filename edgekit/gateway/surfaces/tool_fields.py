@@ -10,6 +10,7 @@ from typing import Any
 from edgekit.gateway.body import Body
 from edgekit.gateway.job import MAX_TOOLS, MAX_TOOLS_BYTES
 from edgekit.gateway.problems import bad_field
+from edgekit.gateway.schema_limits import check_schema
 
 LOGIT_BIAS = {
     "propertyNames": {"pattern": "^[0-9]+$"},
@@ -108,6 +109,7 @@ def take_function(function: Any, path: str) -> dict[str, Any]:
         raise bad_field(f"{path}.description", "must be a string")
     if not isinstance(function.get("parameters"), dict | None):
         raise bad_field(f"{path}.parameters", "must be an object")
+    check_schema(function.get("parameters"), f"{path}.parameters")
     shown = {key: function.get(key) for key in FUNCTION["properties"]}
     return {key: value for key, value in shown.items() if value is not None}
 
@@ -127,6 +129,7 @@ def check_response_format(table: dict[str, Any] | None) -> dict[str, Any] | None
     """Chat's `response_format` as it is; None for plain text. Raises ApiError."""
     if table is None or table.get("type") == "text":
         return None
+    check_schema(table, "response_format")
     if table.get("type") == "json_object" and set(table) <= {"type", "schema"}:
         return dict(table)
     schema = table.get("json_schema")

@@ -1,0 +1,112 @@
+"""A schema must not hold up the engine for everyone."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from edgekit.gateway.schema_limits import (
+    MAX_ALTERNATIVES,
+    MAX_PROPERTIES,
+    MAX_REPETITIONS,
+    repetitions_of,
+)
+from tests.gateway.conftest import Site
+
+ADDRESS = r"^(\d{1,3}\.){3}\d{1,3}$"
+MOMENT = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
+
+
+def text(pattern: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": pattern}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [
+        ("abc", 0),
+        ("a*b+c?", 3),
+        (r"\*\+[*+?{2}]", 0),
+        ("a{2,5}", 1),
+        ("a{0,2000}", 1),
+        ("(ab){7}", 1),
+        ("(a*){7}", 8),
+        ("(a*)*", 2),
+        ("(.{0,30}){0,30}", 31),
+        ("((.{0,9}){0,9}){0,9}", 91),
+        ("(a*){3,}", 4),
+        ("((a*", 1),
+        (ADDRESS, 5),
+        (MOMENT, 10),
+    ],
+)
+def test_repetitions_are_counted_written_out(pattern: str, count: int) -> None:
+    assert repetitions_of(pattern) == count
+
+
+STOPPING = [
+    text("(.{0,30}){0,30}"),  # llama.cpp's server did not come back from these
+    text("(.?){0,200}"),
+    text("a*" * 200),
+    {"anyOf": [text("a*" * MAX_REPETITIONS)] * 20},
+    text("a" * 513),
+    {"enum": list(range(MAX_ALTERNATIVES + 1))},
+    {"type": "object", "properties": {f"p{i}": {} for i in range(MAX_PROPERTIES + 1)}},
+]
+
+
+@pytest.mark.parametrize("schema", STOPPING, ids=[str(schema)[:40] for schema in STOPPING])
+def test_schemas_that_stop_an_engine_reach_none(site: Site, schema: dict[str, Any]) -> None:
+    chat: dict[str, Any] = {"model": "demo", "messages": [{"role": "user", "content": "x"}]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    function = {"name": "f", "parameters": schema}
+    tool = {"name": "f", "input_schema": schema}
+    for path, body in (
+        ("/v1/chat/completions", {**chat, "response_format": wanted}),
+        ("/v1/chat/completions", {**chat, "tools": [{"type": "function", "function": function}]}),
+        ("/v1/responses", {"model": "demo", "input": "x",
+                           "text": {"format": {"type": "json_schema", "schema": schema}}}),
+        ("/v1/responses", {"model": "demo", "input": "x",
+                           "tools": [{"type": "function", **function}]}),
+        ("/v1/messages", {**chat, "max_tokens": 5, "tools": [tool]}),
+        ("/v1/messages", {**chat, "max_tokens": 5, "output_config": {"format": {
+            "type": "json_schema", "schema": schema}}}),
+        ("/api/chat", {**chat, "format": schema}),
+        ("/api/generate", {"model": "demo", "prompt": "x", "format": schema, "raw": True}),
+    ):  # fmt: skip
+        answer = site.post(path, body)
+        assert answer.status_code == 400, path
+        assert answer.json()["error"]
+    assert not site.engine.requests
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        text(ADDRESS),
+        text(MOMENT),
+        text("(a|b)*" * MAX_REPETITIONS),
+        text(f"(.*){{0,{MAX_REPETITIONS - 1}}}"),
+        {"enum": [f"value {i}" for i in range(MAX_ALTERNATIVES)]},
+        {"type": "object", "properties": {f"p{i}": {} for i in range(MAX_PROPERTIES)}},
+    ],
+    ids=lambda schema: str(schema)[:40],
+)
+def test_the_worst_that_is_let_through_does_not_hold_up_the_engine(
+    real_site: Site, schema: dict[str, Any]
+) -> None:
+    began = time.monotonic()
+    answer = real_site.post(
+        "/api/generate",
+        {
+            "model": "demo",
+            "prompt": "x",
+            "format": schema,
+            "stream": False,
+            "options": {"num_predict": 60, "temperature": 0},
+        },
+    )
+    assert answer.status_code == 200, answer.text
+    assert time.monotonic() - began < 5  # a second on a machine that is left alone

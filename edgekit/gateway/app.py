@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +128,7 @@ class Gateway:
         self._guard.check_origin(headers, scope.get("server"))
         if _is_public(scope):
             return caller
-        return replace(caller, key=self._guard.authenticate(headers))
+        return Caller(caller.request_id, self._guard.authenticate(headers), caller.source)
 
     def _permit(self, scope: Scope, caller: Caller) -> None:
         """Refuse what this caller, or any caller, may not do. Raises ApiError 403."""

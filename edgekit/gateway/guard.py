@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
@@ -91,6 +92,7 @@ def _scopes(path: str) -> frozenset[str]:
     return frozenset({"chat"})
 
 
+@functools.lru_cache(maxsize=256)
 def split_host(authority: str) -> tuple[str, int | None]:
     """Lower-case name (no brackets) and port of `name[:port]`; ("", 0) for a malformed one."""
     authority = authority.strip().lower()

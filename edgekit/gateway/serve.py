@@ -47,6 +47,7 @@ GENERATION_TIMEOUT_S = 3600.0
 CLIENT_GONE = 499
 _TOO_LARGE = re.compile(r"input \((\d+) tokens\) is .*?size:? \(?(\d+)")
 """llama.cpp's refusal of a text to embed that does not fit."""
+_DECODER = json.JSONDecoder()  # `json.loads` looks at every payload for its encoding
 _OUT_OF_RANGE = "_M_range_check"  # its answer to a token id beyond the vocabulary
 
 
@@ -90,16 +91,24 @@ class Generation:
 
     async def serve(self, receive: Receive, bytes_in: int) -> None:
         """Answer the client, and stop working for it the moment it leaves."""
-        work = asyncio.ensure_future(self._answer(bytes_in))
+        task = asyncio.current_task()
+        assert task is not None
+        left = False
+
+        def leave(_: object) -> None:
+            nonlocal left
+            left = True
+            task.cancel()
+
         gone = asyncio.ensure_future(_until_gone(receive))
-        gone.add_done_callback(lambda _: work.cancel())
+        gone.add_done_callback(leave)
         try:
-            await work
+            await self._answer(bytes_in)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if not left or task.uncancel():
                 raise  # this very task is to end, and has ended its work
         finally:
+            gone.remove_done_callback(leave)
             gone.cancel()
 
     async def _answer(self, bytes_in: int) -> None:
@@ -266,7 +275,7 @@ def _numbered(event: dict[str, Any], number: int) -> dict[str, Any]:
 def load_event(payload: bytes) -> dict[str, Any]:
     """One JSON object of the engine. Raises EngineError."""
     try:
-        event = json.loads(payload)
+        event = _DECODER.decode(payload.decode())
     except (ValueError, RecursionError) as error:
         raise EngineError("the engine sent something that is not JSON") from error
     if not isinstance(event, dict) or not _well_formed(event.get("choices")):

@@ -80,7 +80,8 @@ class AsyncAuditClient:
         self._sock: socket.socket | None = None
         self._connecting = asyncio.Lock()
         self._waiting: dict[int, asyncio.Future[int]] = {}
-        self._last = 0
+        self._last = self._seen = 0
+        self._clock: asyncio.TimerHandle | None = None
         self.last = LastRecord()
         self.space = "ok"
         """How full the log is, as the writer said last: ok, warn, alert or full."""
@@ -104,11 +105,11 @@ class AsyncAuditClient:
         number = self._last
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(self._timeout_s):
-                sock = await self._connection()
-                self._waiting[number] = answer
-                await self._send(sock, _encode(number, record))
-                return await answer
+            sock = self._sock or await self._connection()
+            self._waiting[number] = answer
+            self._watch()
+            await self._send(sock, _encode(number, record), answer)
+            return await answer
         except TimeoutError as error:
             raise _unavailable(self._path, "no answer in time") from error
         except (OSError, ValueError) as error:
@@ -117,8 +118,27 @@ class AsyncAuditClient:
         finally:
             self._waiting.pop(number, None)
 
+    def _watch(self) -> None:
+        """Have one clock for all records that wait: a timer for each costs more than to send it."""
+        if self._clock is None:
+            loop = asyncio.get_running_loop()
+            self._clock = loop.call_later(self._timeout_s / 2, self._look, self._last)
+
+    def _look(self, newest: int) -> None:
+        """Give up records that waited at the last look already, up to number `newest`."""
+        self._clock = None
+        for number, answer in self._waiting.items():
+            if number <= self._seen and not answer.done():
+                answer.set_exception(_unavailable(self._path, "no answer in time"))
+        self._seen = newest
+        if self._waiting:
+            self._watch()
+
     def close(self) -> None:
         """Drop the connection; records in flight fail."""
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
         if self._sock is not None:
             asyncio.get_running_loop().remove_reader(self._sock)
             self._sock.close()
@@ -128,7 +148,7 @@ class AsyncAuditClient:
                 answer.set_exception(_unavailable(self._path, "the connection was lost"))
 
     async def _connection(self) -> socket.socket:
-        async with self._connecting:
+        async with asyncio.timeout(self._timeout_s), self._connecting:
             if self._sock is None:
                 sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
                 try:
@@ -140,8 +160,9 @@ class AsyncAuditClient:
                 self._sock = sock
             return self._sock
 
-    async def _send(self, sock: socket.socket, data: bytes) -> None:
-        while True:
+    async def _send(self, sock: socket.socket, data: bytes, answer: asyncio.Future[int]) -> None:
+        """Send it, or stop trying when the answer is that it took too long."""
+        while not answer.done():
             try:
                 sock.send(data)
             except BlockingIOError:

@@ -13,7 +13,9 @@ from edgekit.gateway.outcome import Outcome
 from edgekit.gateway.problems import ApiError, Surface, render_problem
 from edgekit.gateway.surfaces.translator import encode
 
-HIDDEN = ("timings", "usage", "id", "created", "model", "__verbose")
+SHOWN = ("object", "system_fingerprint")
+"""What is taken over from the engine's events beside their choices: nothing else is known to be
+free of its host, paths and speed."""
 
 
 class OpenAiTranslator:
@@ -27,6 +29,7 @@ class OpenAiTranslator:
         self._job = job
         self._outcome = outcome
         self._chat = job.endpoint == "/v1/chat/completions"
+        self._tail = b""
         self._offsets: defaultdict[int, int] = defaultdict(int)
         prefix = "chatcmpl-" if self._chat else "cmpl-"
         self._marks = {
@@ -39,7 +42,9 @@ class OpenAiTranslator:
         if not event.get("choices"):
             return b""  # the engine's usage chunk: ours follows in `last`
         self._rewrite(event)
-        return b"data: " + encode({**_visible(event), **self._marks}) + b"\n\n"
+        if not self._tail:  # the same behind every chunk
+            self._tail = b"," + encode({**_shown(event), **self._marks})[1:] + b"\n\n"
+        return b'data: {"choices":' + encode(event["choices"]) + self._tail
 
     def last(self) -> bytes:
         data = b"data: [DONE]\n\n"
@@ -51,7 +56,9 @@ class OpenAiTranslator:
 
     def whole(self, answer: dict[str, Any], text: str) -> bytes:  # noqa: ARG002
         self._rewrite(answer)
-        return encode({**_visible(answer), **self._marks, "usage": self._outcome.usage()})
+        choices = {"choices": answer.get("choices", [])}
+        usage = {"usage": self._outcome.usage()}
+        return encode({**choices, **_shown(answer), **self._marks, **usage})
 
     def _rewrite(self, event: dict[str, Any]) -> None:
         """Probabilities of `/v1/completions` in the shape of that call; chat's stay as they are."""
@@ -81,6 +88,5 @@ class OpenAiTranslator:
         return b"data: " + render_problem(error, Surface.OPENAI) + b"\n\n"
 
 
-def _visible(event: Mapping[str, Any]) -> dict[str, Any]:
-    """The event without what describes the engine's host, paths and speed."""
-    return {key: value for key, value in event.items() if key not in HIDDEN}
+def _shown(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: event[key] for key in SHOWN if key in event}

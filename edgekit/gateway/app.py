@@ -30,6 +30,7 @@ from edgekit.gateway.limits import Limits
 from edgekit.gateway.logs import note, note_failure, note_request
 from edgekit.gateway.metrics import Metrics
 from edgekit.gateway.problems import ApiError, surface_of
+from edgekit.gateway.quotas import load_quotas
 from edgekit.gateway.serve import Engine, Generation
 from edgekit.gateway.state import State
 from edgekit.gateway.surfaces.endpoints import ENDPOINTS
@@ -59,10 +60,11 @@ class Gateway:
         disk: Path | None = None,
         log_requests: bool = False,
     ) -> None:
+        """`disk` is the state folder, where quotas are kept; without it they are not."""
         self._log_requests = log_requests
         self._appliance = appliance
         self._guard = Guard(appliance.listen, ring, extra_hosts)
-        self._limits = Limits()
+        self.limits = Limits(earlier=load_quotas(disk))
         self._audit = AsyncAuditClient(appliance.audit_socket)
         self._journal = Journal(self._audit, hmac_key, appliance.generation, keeper or TextKeeper())
         self._engines = {
@@ -163,11 +165,11 @@ class Gateway:
             on_tokens=self._state.token,
         )
         assert caller.key is not None
-        with self._limits.request(caller.key):
+        with self.limits.request(caller.key):
             try:
                 await generation.serve(receive, len(data))
             finally:
-                self._limits.charge(caller.key, generation.outcome.used_tokens)
+                self.limits.charge(caller.key, generation.outcome.used_tokens)
                 self._metrics.observe(scope["path"], job.model.name, generation.outcome)
                 if self._log_requests:
                     note_request(caller, scope["path"], job.model.name, generation.outcome)

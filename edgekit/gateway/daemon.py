@@ -29,6 +29,7 @@ from edgekit.gateway.app import Gateway
 from edgekit.gateway.control import listen
 from edgekit.gateway.guard import split_host
 from edgekit.gateway.logs import note, start_log
+from edgekit.gateway.quotas import keep_quotas, save_quotas
 from edgekit.gateway.server import BACKLOG, Listener, Server
 from edgekit.gateway.texts import TextKeeper
 from edgekit.system.audit_texts import TextStore
@@ -140,13 +141,19 @@ def _address(sock: socket.socket) -> str:
 async def _serve(gateway: Gateway, served: list[Listener], control: Path | None) -> None:
     controlled = await listen(control, gateway.replace_keys) if control else None
     note("started", listeners=[_address(listener.sock) for listener in served])
-    pinging = asyncio.create_task(_ping())
+    folder = _state_directory(os.environ)
+    beside = [asyncio.create_task(_ping())]
+    if folder:
+        beside.append(asyncio.create_task(keep_quotas(folder, gateway.limits)))
     try:
         await Server(gateway, served).serve()
     finally:
-        pinging.cancel()
-        with suppress(asyncio.CancelledError):
-            await pinging
+        for task in beside:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        if folder:
+            save_quotas(folder, gateway.limits.day_uses())
         if controlled is not None:
             controlled.close()
         gateway.close()

@@ -2,16 +2,18 @@
 
 Rates are buckets that refill steadily: a limit of 60 a minute allows a burst of 60, then one a
 second. Tokens are charged when they are known, after the answer, so a bucket can go below zero: the
-next request then waits until it is filled again. What was used lives in memory and begins anew when
-the gateway starts.
+next request then waits until it is filled again. What was used of a day outlives the gateway
+(`DayUse`); the buckets of minutes are full again by the time that it is back.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from edgekit.core.api_keys import ApiKey, KeyLimits
 from edgekit.gateway.problems import ApiError
@@ -42,6 +44,23 @@ class Bucket:
         """Take it out, whether or not it is there."""
         self._level -= used
 
+    def used(self) -> float:
+        """How much of it is missing now."""
+        self.wait_s(0)
+        return self._amount - self._level
+
+    def refilled(self, used: float, seconds: float) -> float:
+        """What is left of such a use after so long."""
+        return max(0.0, used - max(0.0, seconds) * self._rate)
+
+
+@dataclass(frozen=True, slots=True)
+class DayUse:
+    """Tokens that a key's day was missing at a time (Unix s)."""
+
+    tokens: int
+    at_s: int
+
 
 class _Use:
     """The buckets of one key."""
@@ -50,22 +69,34 @@ class _Use:
         self.limits = limits
         self.running = 0
         self.requests = _bucket(limits.requests_per_minute, MINUTE_S, clock)
-        self.tokens = [
-            bucket
-            for bucket in (
-                _bucket(limits.tokens_per_minute, MINUTE_S, clock),
-                _bucket(limits.tokens_per_day, DAY_S, clock),
-            )
-            if bucket
-        ]
+        self.day = _bucket(limits.tokens_per_day, DAY_S, clock)
+        minute = _bucket(limits.tokens_per_minute, MINUTE_S, clock)
+        self.tokens = [bucket for bucket in (minute, self.day) if bucket]
 
 
 class Limits:
-    """The use of every key that has limits."""
+    """The use of every key that has limits; `earlier` is what `day_uses` gave before a restart."""
 
-    def __init__(self, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Clock = time.monotonic,
+        earlier: Mapping[str, DayUse] = MappingProxyType({}),
+        wall: Clock = time.time,
+    ) -> None:
         self._clock = clock
+        self._wall = wall
+        self._earlier = dict(earlier)
         self._uses: dict[str, _Use] = {}
+
+    def day_uses(self) -> dict[str, DayUse]:
+        """What is missing of every key's day; keys that miss nothing are left out."""
+        now = int(self._wall())
+        kept = {key: use for key, use in self._earlier.items() if now - use.at_s < DAY_S}
+        for key, use in self._uses.items():
+            kept.pop(key, None)
+            if use.day and (tokens := math.ceil(use.day.used())) > 0:
+                kept[key] = DayUse(tokens, now)
+        return kept
 
     @contextmanager
     def request(self, key: ApiKey) -> Iterator[None]:
@@ -94,6 +125,9 @@ class Limits:
         if use is None or use.limits != key.limits:
             fresh = _Use(key.limits, self._clock)
             fresh.running = use.running if use else 0
+            if fresh.day and (earlier := self._earlier.pop(key.id, None)):
+                passed = self._wall() - earlier.at_s
+                fresh.day.take(fresh.day.refilled(earlier.tokens, passed))
             use = self._uses[key.id] = fresh
         return use
 

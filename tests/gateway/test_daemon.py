@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,10 @@ import httpx
 import pytest
 
 from edgekit.cli.main import main
-from edgekit.core.api_keys import KeyRing, encode_keys
+from edgekit.core.api_keys import KeyLimits, KeyRing, encode_keys, make_api_key
 from edgekit.core.appliance import encode_appliance
+from edgekit.gateway.limits import DayUse
+from edgekit.gateway.quotas import load_quotas, save_quotas
 from tests.gateway.conftest import make_appliance, make_key
 from tests.support.daemons import Daemon, NotReadyError, running, running_auditd
 
@@ -201,3 +204,33 @@ def test_sealing_without_a_key_does_not_start(tmp_path: Path) -> None:
         pass
     with gateway(tmp_path, "127.0.0.1:0", arguments=arguments, environment=environment):
         pass
+
+
+def test_a_days_quota_outlives_a_restart(tmp_path: Path, listener: socket.socket) -> None:
+    key, token = make_api_key(
+        os.urandom(4), os.urandom(32), scopes=("chat",), note="", created=0,
+        limits=KeyLimits(tokens_per_day=1000),
+    )  # fmt: skip
+    (tmp_path / "keys.json").write_bytes(encode_keys(KeyRing((key,))))
+    state = tmp_path / "state"
+    state.mkdir()
+    before = int(time.time()) - 10
+    save_quotas(state, {key.id: DayUse(1000, before)})
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    arguments = ("--keys", str(tmp_path / "keys.json"))
+    with (
+        running_auditd(tmp_path),
+        gateway(
+            tmp_path, url.removeprefix("http://"), sock=listener, arguments=arguments,
+            environment={"STATE_DIRECTORY": str(state)},
+        ) as (daemon, _),
+    ):  # fmt: skip
+        body = {"model": "demo", "messages": [{"role": "user", "content": "x"}]}
+        headers = {"x-api-key": token}
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers)
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) > 60
+        assert daemon.stop() == 0
+    kept = load_quotas(state)[key.id]
+    assert kept.tokens >= 999
+    assert kept.at_s > before  # written anew at its end

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import anthropic
 import ollama
 import openai
 import pytest
 
-from tests.gateway.conftest import Site
+from edgekit.core.api_keys import KeyLimits, KeyRing
+from tests.gateway.conftest import Site, make_key
 
 MESSAGES = [{"role": "user", "content": "what is edgekit"}]
 
@@ -108,3 +113,51 @@ def test_ollama_queries_and_refusals(site: Site) -> None:
             call()
     with pytest.raises(ollama.ResponseError, match="not found"):
         client.chat("other", MESSAGES)
+
+
+def test_quota_and_scope_have_their_classes_in_every_client(site: Site) -> None:
+    """What a client does next (wait, ask the operator) hangs on these."""
+    chat: Any = {"model": "demo", "messages": MESSAGES}
+    key, token = make_key("chat")
+    limited, limited_token = make_key("chat")
+    limited = replace(limited, limits=KeyLimits(requests_per_minute=1))
+    vectors, vectors_token = make_key("embed")
+
+    async def accept() -> None:
+        site.gateway.replace_keys(KeyRing((key, limited, vectors)))
+
+    site.on_loop(accept())
+    site.token = vectors_token
+    with pytest.raises(openai.PermissionDeniedError, match="lacks the scope chat"):
+        openai_client(site).chat.completions.create(**chat)
+    with pytest.raises(ollama.ResponseError) as denied:
+        ollama_client(site).chat(**chat)
+    assert denied.value.status_code == 403
+    site.token = token
+    with pytest.raises(openai.PermissionDeniedError, match="lacks the scope embed"):
+        openai_client(site).embeddings.create(model="demo", input="x")
+    site.token = limited_token
+    assert openai_client(site).chat.completions.create(**chat).choices
+    with pytest.raises(openai.RateLimitError) as waits:
+        openai_client(site).chat.completions.create(**chat)
+    assert waits.value.code == "rate_limit_exceeded"
+    assert int(waits.value.response.headers["retry-after"]) > 0
+    with pytest.raises(ollama.ResponseError) as waiting:
+        ollama_client(site).chat(**chat)
+    assert waiting.value.status_code == 429
+    native = anthropic.Anthropic(base_url=site.url, api_key=site.token, max_retries=0)
+    with pytest.raises(anthropic.RateLimitError):
+        native.messages.create(**chat, max_tokens=5)
+
+
+def test_a_prompt_that_is_too_long_has_its_code(any_site: Site) -> None:
+    long: Any = [{"role": "user", "content": "word " * 3000}]
+    with pytest.raises(openai.BadRequestError) as refused:
+        openai_client(any_site).chat.completions.create(model="demo", messages=long)
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "messages")
+    with pytest.raises(ollama.ResponseError, match="prompt is too long") as native:
+        ollama_client(any_site).chat("demo", long)
+    assert native.value.status_code == 400
+    other = anthropic.Anthropic(base_url=any_site.url, api_key=any_site.token, max_retries=0)
+    with pytest.raises(anthropic.BadRequestError, match="prompt is too long"):
+        other.messages.create(model="demo", messages=long, max_tokens=5)

@@ -54,6 +54,7 @@ class Brought:
 
 
 NOTHING = Brought()
+_RETENTION = RETENTION.encode()
 
 
 def gather_evidence(log_dir: Path, brought: Brought = NOTHING) -> Evidence:
@@ -102,7 +103,7 @@ def verify_audit(log_dir: Path, brought: Brought = NOTHING) -> AuditSummary:
     removals = []
     for verified in verifier.check(read_lines(log_dir, evidence.first)):
         tally.add(verified)
-        if verified.kind == RETENTION.encode():
+        if verified.kind == _RETENTION:
             removals.append(parse_removal(parse_line(verified.line, verified.seq)))
     summary = tally.summary(verifier.verdict(), evidence)
     if brought.first is not None or evidence.first == 1 or tally.first is None:

@@ -7,6 +7,7 @@ with exit status 123 only when every step of its job ended well; the figures are
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from edgekit.cli.main import main
 from edgekit.system.sandbox_probe import FORBIDDEN, RUN_FROM_STATE
 from tests.support.appliance import MODEL, DemoSet
 from tools import sealed_host
@@ -105,8 +107,11 @@ note hung_engine_replaced_s "$(since $began)"
 ask > /out/answer-after-hang.txt
 $edgekit doctor > /out/doctor-after-hang.txt || test $? -eq 3
 
+$edgekit audit keygen /out/auditor
+cp /out/auditor/auditor.pub.pem /etc/edgekit/
 printf '%s\\n' 'schema = 1' '[server]' 'listen = "127.0.0.1:8099"' 'lan = "127.0.0.1:8443"' \\
     'lan_clients = ["127.0.0.0/8"]' '[audit]' 'forward = "journald"' \\
+    'texts_by_model = ["@MODEL@=sealed"]' \\
     > /etc/edgekit/edgekit.toml
 chmod 0644 /etc/edgekit/edgekit.toml
 $edgekit config apply
@@ -140,6 +145,18 @@ journalctl -o cat --output-fields=EDGEKIT_RECORD EDGEKIT_TYPE=response | head -n
     > /out/forwarded-record.txt
 $edgekit audit search --type response -n 100000 --json | grep -c '"type": "response"' \\
     > /out/answered.txt
+$edgekit run edgekit-demo "my secret is tulip" > /dev/null
+request=$($edgekit audit search --type request -n 100000 --json \\
+    | sed -n 's/.*"request_id": "\\(.*\\)".*/\\1/p' | tail -n 1)
+$edgekit audit text $request --key /out/auditor/auditor.pem > /out/text.txt 2> /out/parts.txt
+grep -r tulip /var/lib/private/edgekit-gateway /var/log/journal /run/log/journal && exit 1
+$edgekit audit erase --request $request --reason "a test"
+$edgekit audit text $request 2> /out/erased.txt
+$edgekit audit export --out /out/stick --format syslog
+$edgekit audit anchor --to /out/stick
+$edgekit audit report --out /out/report.html
+$edgekit audit verify --json > /out/audit-host.json
+cp /var/lib/edgekit/audit/audit-*/audit-*.signer.json /out/enrolled.signer.json
 ls /etc/edgekit/tls > /out/tls.txt
 systemctl cat edgekit-gateway.service | grep tls-key > /out/tls-unit.txt
 sed -i '1s/./&x/' /etc/edgekit/tls/server.key.cred
@@ -268,6 +285,7 @@ def life(
     with SealedHost(rootfs, work / "hosts", "life") as host:
         for job in (FIRST_BOOT, SECOND_BOOT, THIRD_BOOT, FOURTH_BOOT, FIFTH_BOOT):
             text = job.replace("@FINGERPRINT@", demo_set.fingerprint)
+            text = text.replace("@MODEL@", MODEL)
             text = text.replace("@WATCHDOG@", str(WATCHDOG_S))
             lived.boots.append(host.boot(text, stick=stick, out=lived.out, timeout_s=400))
     return lived
@@ -359,6 +377,26 @@ def test_records_are_forwarded_and_a_stuck_journal_slows_no_answer(life: Life) -
     assert done["unit"]["active"] == "active"
     assert int(life.text("forwarded.txt")) == int(life.text("answered.txt")) > 400
     assert json.loads(life.text("forwarded-record.txt"))["~mac"]
+
+
+def test_texts_are_sealed_to_the_auditor_and_erased(life: Life) -> None:
+    assert "my secret is tulip" in life.text("text.txt")
+    assert life.text("erased.txt").count("was erased") == 2
+    assert life.json("forward.json")["audit"]["texts"]["models"] == {MODEL: "sealed"}
+
+
+def test_the_export_is_verified_on_this_machine(life: Life) -> None:
+    (package,) = (life.out / "stick").glob("edgekit-audit-*")
+    brought = ["--pubkey", str(life.out / "enrolled.signer.json"), "--anchor",
+               str(life.out / "stick")]
+    assert main(["audit", "verify", "--log", str(package), *brought]) in (0, 3)
+    manifest = json.loads(base64.b64decode(json.loads(
+        (package / "export.json").read_bytes())["payload"]))
+    assert manifest["first"] == 1
+    assert life.json("audit-host.json")["records"] > manifest["last"] > 500
+    syslog = b"".join(path.read_bytes() for path in sorted(package.glob("*.syslog")))
+    assert len(syslog.splitlines()) == manifest["last"]
+    assert "Intact." in life.text("report.html")
 
 
 def test_the_tls_key_is_encrypted_for_this_machine(life: Life) -> None:

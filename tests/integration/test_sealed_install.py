@@ -50,13 +50,15 @@ $edgekit audit verify --json > /out/audit-after-reboot.json
 $edgekit audit tail -n 20 > /out/records.jsonl
 ls -la /etc/edgekit /var/lib/edgekit > /out/permissions.txt
 
-status() {{  # status PATH TOKEN: the answer's status to a GET
+get() {{  # get PATH TOKEN: the whole answer to a GET
     exec 3<>/dev/tcp/127.0.0.1/11434
     printf 'GET %s HTTP/1.1\\r\\nHost: 127.0.0.1:11434\\r\\n' "$1" >&3
     printf 'Authorization: Bearer %s\\r\\nConnection: close\\r\\n\\r\\n' "$2" >&3
-    timeout 60 head -n 1 <&3 | cut -d ' ' -f 2
+    timeout 60 cat <&3
     exec 3>&-
 }}
+status() {{ get "$1" "$2" | head -n 1 | cut -d ' ' -f 2; }}
+get /readyz "" | tail -n 1 > /out/ready.json
 token=$($edgekit key add "sealed host" --scope chat --scope metrics)
 {{ status /v1/models "$token"; status /metrics "$token"; status /edgekit/state "$token"
    status /readyz ""; status /console ""; }} > /out/key-added.txt
@@ -125,6 +127,13 @@ def test_no_unit_can_reach_a_network_or_leave_its_sandbox(story: Story, unit: st
     print(f"\n{unit}: {found}")
     assert "ALLOWED" not in found.values()
     assert {name: found[name] for name in EXPECTED_REFUSALS} == EXPECTED_REFUSALS
+
+
+def test_every_part_is_ready_and_the_engine_lies_where_it_was_planned(story: Story) -> None:
+    parts = json.loads(story.text("ready.json"))["parts"]
+    own = {f"engine:{demo.MODEL}", f"device:{demo.MODEL}"}
+    assert set(parts) == {"audit", "audit_space", "disk", *own}
+    assert set(parts.values()) == {True}
 
 
 def test_the_container_image_runs_by_digest_without_pulling(story: Story) -> None:

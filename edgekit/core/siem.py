@@ -126,6 +126,8 @@ def _cef_value(value: Any) -> str:
 
 def _one_line(text: str) -> str:
     """Text of strangers: what a terminal or a line reader would act on becomes an escape."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(
         char if char.isascii() and char.isprintable() else json.dumps(char)[1:-1] for char in text
     )

@@ -62,8 +62,8 @@ def host_status(layout: HostLayout) -> dict[str, Any]:
         "audit": {"texts": audit.text_policy().table(), "forward": forward},
         "warnings": [
             *trust_warnings(layout, host, now),
-            *_text_warnings(audit),
-            *_forward_warnings(forward),
+            *text_warnings(audit),
+            *forward_warnings(forward),
         ],
         "receipt": _document(layout.generation(generation) / "receipt.json"),
     }
@@ -143,7 +143,7 @@ def _space(layout: HostLayout) -> dict[str, int]:
     }
 
 
-def _text_warnings(audit: AuditConfig) -> list[str]:
+def text_warnings(audit: AuditConfig) -> list[str]:
     """What a reader must know when texts are kept in clear."""
     policy = audit.text_policy()
     if TextMode.FULL not in policy.modes():
@@ -174,7 +174,7 @@ def _forwarding(layout: HostLayout, audit: AuditConfig) -> dict[str, Any]:
     return table
 
 
-def _forward_warnings(forward: Mapping[str, Any]) -> list[str]:
+def forward_warnings(forward: Mapping[str, Any]) -> list[str]:
     """What keeps copies of records from where they should go."""
     lines = []
     if forward["dropped"]:

@@ -14,7 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from edgekit.core.events import ignore_events
+from edgekit.core.host_layout import HostLayout
 from edgekit.operations.audit import tail_audit, verify_audit
+from edgekit.operations.audit_export import Wanted, export_audit
 from edgekit.system.audit_client import append_event
 from tests.gateway.conftest import Site, running_site
 from tests.support.fake_engine import FakeEngine
@@ -41,6 +44,18 @@ def fill(disk: Path, leave: int) -> Path:
     with filler.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, free - leave)
     return filler
+
+
+def host_of(site: Site) -> HostLayout:
+    """The site's log and socket where a host has them."""
+    host = HostLayout(site.work / "host")
+    for path, target in (
+        (host.audit, site.work / "disk/audit"),
+        (host.audit_socket(), site.work / "audit.sock"),
+    ):
+        path.parent.mkdir(parents=True)
+        path.symlink_to(target)
+    return host
 
 
 def refused_within_a_second(site: Site) -> None:
@@ -83,7 +98,8 @@ def test_full_disk_refuses_records_its_end_and_serves_again_when_there_is_room(
     kinds = [record["type"] for record in tail_audit(disk / "audit", 30)]
     assert "audit_full" in kinds
     # what an operator does to make room is recorded all the same
-    append_event(str(site.work / "audit.sock"), {"type": "export", "actor": "uid 0"})
+    done = export_audit(host_of(site), site.work / "stick", Wanted(), (), ignore_events)
+    assert verify_audit(done.folder).records == done.manifest.last
     filler.unlink()
     serves_again(site)
     summary = verify_audit(disk / "audit")

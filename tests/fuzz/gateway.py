@@ -38,6 +38,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/completions": {"model": "demo", "prompt": "x", "max_tokens": 3},
     "/v1/responses": {"model": "demo", "input": "x"},
     "/v1/messages": {**CHAT, "max_tokens": 3},
+    "/v1/responses/input_tokens": {"model": "demo", "input": "x"},
+    "/v1/messages/count_tokens": {"model": "demo", "messages": CHAT["messages"]},
+    "/tokenize": {"model": "demo", "prompt": "x"},
+    "/detokenize": {"model": "demo", "tokens": [1, 2]},
     "/api/chat": {"model": "demo", "messages": CHAT["messages"]},
     "/api/generate": {"model": "demo", "prompt": "x"},
 }

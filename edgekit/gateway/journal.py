@@ -11,10 +11,12 @@ and `output_file` are the SHA-384 (`core.audit_texts`).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +29,10 @@ from edgekit.gateway.problems import ApiError
 from edgekit.gateway.texts import TextKeeper
 from edgekit.system.audit_client import AsyncAuditClient
 
+REFUSE_WITHIN_S = 0.8
+"""How long a request waits for its record: less than the second in which a 503 must come. An answer
+that the engine has already given waits longer (`ANSWER_TIMEOUT_S`): it would be lost."""
+CLIENT_GONE = 499
 DENIAL_BURST = 20
 DENIALS_PER_S = 2.0
 
@@ -55,6 +61,7 @@ class Journal:
         self._refilled = time.monotonic()
         self._suppressed = 0
         self._policy_recorded = False
+        self._closing: set[asyncio.Task[None]] = set()
 
     def digest(self, data: bytes = b"") -> hmac.HMAC:
         """A fresh keyed digest."""
@@ -65,26 +72,45 @@ class Journal:
         return self._keeper.policy.mode(caller.key.id if caller.key else "", job.model.name)
 
     async def begin(self, caller: Caller, job: Job, bytes_in: int) -> None:
-        """Record the request. Raises AuditUnavailableError: then the engine is not called."""
+        """Record the request. Raises AuditUnavailableError: then the engine is not called.
+
+        A record that becomes durable later than anybody waits for it is closed by its response.
+        """
         mode = self.mode(caller, job)
         if not self._policy_recorded:
-            await self._client.append(self._keeper.event())
+            await self._client.append(self._keeper.event(), within_s=REFUSE_WITHIN_S)
             self._policy_recorded = True
-        await self._client.append(
-            {
-                **self._who(caller, "request"),
-                **await self._texts(mode, caller.request_id, "prompt", job.prompt),
-                "endpoint": job.endpoint,
-                "model": job.model.name,
-                "engine": job.model.engine,
-                "weights_digest": job.model.digest,
-                "params": dict(job.params),
-                **self._digests(mode, prompt_hmac=job.prompt, text_hmac=last_user_text(job.body)),
-                "text_mode": mode.label,
-                "bytes_in": bytes_in,
-                "stream": job.stream,
-            }
-        )
+        record = {
+            **self._who(caller, "request"),
+            **await self._texts(mode, caller.request_id, "prompt", job.prompt),
+            "endpoint": job.endpoint,
+            "model": job.model.name,
+            "engine": job.model.engine,
+            "weights_digest": job.model.digest,
+            "params": dict(job.params),
+            **self._digests(mode, prompt_hmac=job.prompt, text_hmac=last_user_text(job.body)),
+            "text_mode": mode.label,
+            "bytes_in": bytes_in,
+            "stream": job.stream,
+        }
+        status, error = 503, "audit_unavailable"
+
+        def close() -> None:
+            task = asyncio.create_task(self._never_served(caller, job, status, error))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+        try:
+            await self._client.append(record, within_s=REFUSE_WITHIN_S, late=close)
+        except asyncio.CancelledError:
+            status, error = CLIENT_GONE, "client_gone"
+            raise
+
+    async def _never_served(self, caller: Caller, job: Job, status: int, error: str) -> None:
+        """The response record of a request that the engine never saw; never raises."""
+        outcome = Outcome(self.digest())
+        with suppress(AuditUnavailableError):  # then it stays open until this connection ends
+            await self.end(caller, job, outcome, status, error=error, aborted=True)
 
     async def end(
         self,
@@ -136,7 +162,7 @@ class Journal:
             "suppressed_before": self._suppressed,
         }
         try:
-            await self._client.append(record)
+            await self._client.append(record, within_s=REFUSE_WITHIN_S)
             self._suppressed = 0
         except AuditUnavailableError:
             self._suppressed += 1

@@ -32,7 +32,7 @@ from edgekit.gateway.http import (
     start_answer,
 )
 from edgekit.gateway.job import PROVING, Job
-from edgekit.gateway.journal import Caller, Journal
+from edgekit.gateway.journal import CLIENT_GONE, Caller, Journal
 from edgekit.gateway.outcome import Outcome
 from edgekit.gateway.problems import (
     ApiError,
@@ -44,7 +44,6 @@ from edgekit.gateway.sse import SseParser
 from edgekit.gateway.surfaces.translator import Translator, encode
 
 GENERATION_TIMEOUT_S = 3600.0
-CLIENT_GONE = 499
 _TOO_LARGE = re.compile(r"input \((\d+) tokens\) is .*?size:? \(?(\d+)")
 """llama.cpp's refusal of a text to embed that does not fit."""
 _DECODER = json.JSONDecoder()  # `json.loads` looks at every payload for its encoding

@@ -1,7 +1,8 @@
 """Clients of the audit writer's socket: one for asyncio programs, one blocking call.
 
 A record counts only when the writer answered with its number: every failure (writer gone, no answer
-in time, refused) is AuditUnavailableError, and the caller does not go on.
+in time, refused) is AuditUnavailableError, and the caller does not go on. A slow writer may still
+write the record: who gave it up is told, so that it can record that, too.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from edgekit.errors import AuditUnavailableError
 
 ANSWER_TIMEOUT_S = 5.0
+LOOK_S = 0.1
+"""How often records that wait are looked at: one may wait so much longer than it was to."""
 MAX_ANSWER_BYTES = 4096
 _ENCODER = json.JSONEncoder(allow_nan=False)  # made once: it is not free
 
@@ -68,19 +71,28 @@ class _Answer:
     signed: Signed | None = None
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """A record that was, or will be, sent; until when (monotonic s) its answer is waited for."""
+
+    answer: asyncio.Future[int]
+    until_s: float
+    sent: bool = False
+
+
 class AsyncAuditClient:
     """One connection, many records in flight; connects when needed, again after a loss.
 
     Belongs to the event loop that first uses it.
     """
 
-    def __init__(self, socket_path: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+    def __init__(self, socket_path: str) -> None:
         self._path = socket_path
-        self._timeout_s = timeout_s
         self._sock: socket.socket | None = None
         self._connecting = asyncio.Lock()
-        self._waiting: dict[int, asyncio.Future[int]] = {}
-        self._last = self._seen = 0
+        self._waiting: dict[int, _Waiting] = {}
+        self._given_up: dict[int, Callable[[], object]] = {}
+        self._last = 0
         self._clock: asyncio.TimerHandle | None = None
         self.last = LastRecord()
         self.space = "ok"
@@ -88,11 +100,22 @@ class AsyncAuditClient:
         self.signed: Signed | None = None
         """Up to where the log was signed, as the writer said last; None before it did."""
 
-    async def append(self, record: Mapping[str, Any]) -> int:
-        """Make the record durable and return its number. Raises AuditUnavailableError."""
+    async def append(
+        self,
+        record: Mapping[str, Any],
+        *,
+        within_s: float = ANSWER_TIMEOUT_S,
+        late: Callable[[], object] | None = None,
+    ) -> int:
+        """Make the record durable and return its number. Raises AuditUnavailableError.
+
+        `late` is called when the record became durable after it was given up: after `within_s`
+        seconds, or by a cancelled caller. It is not called when the connection was lost meanwhile:
+        then the writer knows by itself that nobody waits.
+        """
         began = time.monotonic()
         try:
-            sequence = await self._append(record)
+            sequence = await self._append(record, began + within_s, late)
         except AuditUnavailableError:
             self.last.failed = True
             raise
@@ -100,37 +123,41 @@ class AsyncAuditClient:
         self.last = LastRecord(sequence, now, now - began)
         return sequence
 
-    async def _append(self, record: Mapping[str, Any]) -> int:
+    async def _append(
+        self, record: Mapping[str, Any], until_s: float, late: Callable[[], object] | None
+    ) -> int:
         self._last += 1
         number = self._last
-        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(asyncio.get_running_loop().create_future(), until_s)
         try:
-            sock = self._sock or await self._connection()
-            self._waiting[number] = answer
+            sock = self._sock or await self._connection(until_s)
+            self._waiting[number] = waiting
             self._watch()
-            await self._send(sock, _encode(number, record), answer)
-            return await answer
+            await self._send(sock, _encode(number, record), waiting)
+            return await waiting.answer
         except TimeoutError as error:
             raise _unavailable(self._path, "no answer in time") from error
         except (OSError, ValueError) as error:
+            self._waiting.pop(number, None)
             self.close()
             raise _unavailable(self._path, str(error)) from error
         finally:
-            self._waiting.pop(number, None)
+            # still waiting: neither answered nor lost with its connection
+            if self._waiting.pop(number, None) and waiting.sent and late is not None:
+                self._given_up[number] = late
 
     def _watch(self) -> None:
         """Have one clock for all records that wait: a timer for each costs more than to send it."""
         if self._clock is None:
-            loop = asyncio.get_running_loop()
-            self._clock = loop.call_later(self._timeout_s / 2, self._look, self._last)
+            self._clock = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
-    def _look(self, newest: int) -> None:
-        """Give up records that waited at the last look already, up to number `newest`."""
+    def _look(self) -> None:
+        """Give up records that waited long enough."""
         self._clock = None
-        for number, answer in self._waiting.items():
-            if number <= self._seen and not answer.done():
-                answer.set_exception(_unavailable(self._path, "no answer in time"))
-        self._seen = newest
+        now = time.monotonic()
+        for waiting in self._waiting.values():
+            if now >= waiting.until_s and not waiting.answer.done():
+                waiting.answer.set_exception(_unavailable(self._path, "no answer in time"))
         if self._waiting:
             self._watch()
 
@@ -143,12 +170,14 @@ class AsyncAuditClient:
             asyncio.get_running_loop().remove_reader(self._sock)
             self._sock.close()
             self._sock = None
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(_unavailable(self._path, "the connection was lost"))
+        for waiting in self._waiting.values():
+            if not waiting.answer.done():
+                waiting.answer.set_exception(_unavailable(self._path, "the connection was lost"))
+        self._waiting.clear()
+        self._given_up.clear()
 
-    async def _connection(self) -> socket.socket:
-        async with asyncio.timeout(self._timeout_s), self._connecting:
+    async def _connection(self, until_s: float) -> socket.socket:
+        async with asyncio.timeout(until_s - time.monotonic()), self._connecting:
             if self._sock is None:
                 sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
                 try:
@@ -160,15 +189,16 @@ class AsyncAuditClient:
                 self._sock = sock
             return self._sock
 
-    async def _send(self, sock: socket.socket, data: bytes, answer: asyncio.Future[int]) -> None:
+    async def _send(self, sock: socket.socket, data: bytes, waiting: _Waiting) -> None:
         """Send it, or stop trying when the answer is that it took too long."""
-        while not answer.done():
+        while not waiting.answer.done():
             try:
                 sock.send(data)
             except BlockingIOError:
                 # the writer is behind; waiting for it as a writer would clash with other senders
                 await asyncio.sleep(0.001)
             else:
+                waiting.sent = True
                 return
 
     def _read(self, sock: socket.socket) -> None:
@@ -190,13 +220,16 @@ class AsyncAuditClient:
                 self._deliver(answer.number, answer.result)
 
     def _deliver(self, number: int, result: int | str) -> None:
-        answer = self._waiting.get(number)
-        if answer is None or answer.done():
+        late = self._given_up.pop(number, None)
+        if late is not None and isinstance(result, int):
+            late()
+        waiting = self._waiting.pop(number, None)
+        if waiting is None or waiting.answer.done():
             return
         if isinstance(result, str):
-            answer.set_exception(_unavailable(self._path, result))
+            waiting.answer.set_exception(_unavailable(self._path, result))
         else:
-            answer.set_result(result)
+            waiting.answer.set_result(result)
 
 
 def _encode(number: int, record: Mapping[str, Any]) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import hashlib
 import hmac
 import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -21,6 +23,8 @@ from tests.support.daemons import running_auditd
 SECRET = "the launch code is 0000"
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": SECRET}], "max_tokens": 6}
 OPENAI = "/v1/chat/completions"
+PATIENCE_S = 3
+"""Room for a busy machine; the figure itself: `python -m benchmarks.audit`."""
 
 
 def with_prompt(text: str, **fields: Any) -> dict[str, Any]:
@@ -118,12 +122,66 @@ def test_writer_killed_before_a_whole_answer_withholds_all_of_it(site: Site) -> 
     assert "edge" not in response.text
 
 
-def test_stopped_writer_times_out_as_503(site: Site) -> None:
+@contextlib.contextmanager
+def stopped(site: Site) -> Iterator[None]:
+    """The audit writer hangs: it is there, its socket takes what it is sent, nothing comes back."""
     os.kill(site.auditd.process.pid, signal.SIGSTOP)
     try:
-        assert site.post(OPENAI, CHAT).status_code == 503
+        yield
     finally:
         os.kill(site.auditd.process.pid, signal.SIGCONT)
+
+
+def open_requests_of(site: Site) -> set[str]:
+    records = site.records()
+    ended = {r["request_id"] for r in records if r["type"] in ("response", "orphaned")}
+    return {r["request_id"] for r in records if r["type"] == "request"} - ended
+
+
+def test_hung_writer_means_503_within_a_second_and_no_engine_call(site: Site) -> None:
+    assert site.post(OPENAI, CHAT).status_code == 200
+    asked = len(site.engine.requests)
+    with stopped(site):
+        for _ in range(3):
+            began = time.monotonic()
+            response = site.post(OPENAI, CHAT)
+            assert time.monotonic() - began < PATIENCE_S
+            assert response.status_code == 503
+            assert response.json()["error"]["code"] == "audit_unavailable"
+        began = time.monotonic()
+        assert httpx.get(f"{site.url}/v1/models").status_code == 401
+        assert time.monotonic() - began < PATIENCE_S
+    assert len(site.engine.requests) == asked
+    # their records were on the way: now they are written, and closed as what they are
+    eventually(lambda: len(site.records()) == 2 + 3 + 3 + 1 and not open_requests_of(site))
+    ends = [r for r in site.records() if r["type"] == "response"]
+    assert [(r["status"], r["error"]) for r in ends] == [(200, None)] + [
+        (503, "audit_unavailable")
+    ] * 3
+    assert site.post(OPENAI, CHAT).status_code == 200
+
+
+def test_hung_writer_costs_no_answer_that_the_engine_has_given(site: Site) -> None:
+    site.engine.delay_s = 0.05
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(site.post, OPENAI, CHAT)
+        eventually(lambda: site.engine.running)
+        with stopped(site):
+            eventually(lambda: not site.engine.running)
+            time.sleep(1.2)
+            assert not pending.done()
+        assert pending.result().status_code == 200
+
+
+def test_client_that_leaves_before_its_record_is_durable_is_closed(site: Site) -> None:
+    assert site.post(OPENAI, CHAT).status_code == 200
+    with stopped(site):
+        with pytest.raises(httpx.ReadTimeout):
+            site.http.post(OPENAI, json=CHAT, timeout=0.2)
+        time.sleep(0.1)
+    eventually(lambda: site.records()[-1]["type"] == "response" and len(site.records()) == 4)
+    assert (site.records()[-1]["status"], site.records()[-1]["error"]) == (499, "client_gone")
+    assert len(site.engine.requests) == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])

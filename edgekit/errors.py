@@ -10,7 +10,8 @@ case without a full stop. Low-level exceptions are translated where they arise, 
     |- TrustError 20: SignatureError 21, DigestError 22, RollbackError 23, FingerprintError 24
     |- HostError 30: IncompatibleHostError 31, InsufficientError 32, MissingToolError 33,
     |                PrivilegeError 34, PortInUseError 35
-    |- InstallError 40: BusyError 41, NotInstalledError 42, DiskFullError 43
+    |- InstallError 40: BusyError 41, NotInstalledError 42, DiskFullError 43,
+    |                   ModelNotFoundError 44
     |- EngineError 50: EngineNotReadyError 51, WrongAnswerError 52
     |- AuditError 60: AuditAlteredError 60, AuditMissingError 61, AuditTruncatedError 62,
     |                 AuditFormatError 63, AuditUnavailableError 64, AuditKeyError 65,
@@ -203,6 +204,13 @@ class DiskFullError(InstallError):
 
     exit_code = ExitCode.DISK_FULL
     slug = "disk-full"
+
+
+class ModelNotFoundError(InstallError):
+    """No model of this name is on this host."""
+
+    exit_code = ExitCode.MODEL_NOT_FOUND
+    slug = "model_not_found"
 
 
 class EngineError(EdgekitError):

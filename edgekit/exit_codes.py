@@ -62,6 +62,8 @@ class ExitCode(IntEnum):
     """no release is installed here"""
     DISK_FULL = 43
     """a file system filled up while writing; what was there before is intact"""
+    MODEL_NOT_FOUND = 44
+    """no model of this name is on this host"""
 
     ENGINE = 50
     """the engine does not start"""

@@ -64,7 +64,7 @@ def build_app() -> typer.Typer:
     for name in (
         "set_commands", "host_commands", "trust_commands", "audit_commands", "media_commands",
         "config_commands", "care_commands", "api_key_commands",
-        "tls_commands",
+        "tls_commands", "model_commands",
     ):
         importlib.import_module(f"edgekit.cli.{name}").register(app)
     return app

@@ -18,6 +18,8 @@ from edgekit.core.strict_json import parse_strict
 
 SCHEMA = "edgekit.appliance/1"
 MAX_BYTES = 4 << 20
+HOST_MEMORY = "host"
+"""What a claim on the host's own memory is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,18 @@ class EngineSettings:
     embedding: bool = False
     planned: tuple[tuple[str, int], ...] = ()
     placement: str = "cpu"
+    claims: tuple[tuple[str, int], ...] = ()
+    """Planned bytes by where they are taken from: `host`, or an accelerator's identity."""
+
+    @property
+    def memory(self) -> int:
+        """Planned bytes, wherever they lie."""
+        return sum(size for _, size in self.claims)
+
+    @property
+    def device_memory(self) -> int:
+        """Planned bytes on accelerators."""
+        return sum(size for place, size in self.claims if place != HOST_MEMORY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +136,7 @@ def encode_appliance(appliance: Appliance) -> bytes:
     for engine in table["engines"]:
         engine["environment"] = dict(engine["environment"])
         engine["planned"] = dict(engine["planned"])
+        engine["claims"] = dict(engine["claims"])
     return json.dumps(table, indent=1, sort_keys=True).encode() + b"\n"
 
 
@@ -175,14 +190,15 @@ def _engine(fields: Fields) -> EngineSettings:
         weights=tuple(_weights(f) for f in fields.items("weights", max_items=1000)),
         canaries=tuple(_canary(f) for f in fields.items("canaries", max_items=64)),
         embedding=fields.boolean("embedding"),
-        planned=_planned(fields.table("planned", {})),
+        planned=_sizes(fields.table("planned", {})),
         placement=fields.text("placement", choices=("gpu", "mixed", "cpu"), default="cpu"),
+        claims=_sizes(fields.table("claims", {})),
     )
     fields.finish()
     return engine
 
 
-def _planned(fields: Fields) -> tuple[tuple[str, int], ...]:
+def _sizes(fields: Fields) -> tuple[tuple[str, int], ...]:
     names = sorted(fields.keys())
     return tuple((name, fields.integer(name, low=0, high=1 << 50)) for name in names)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.core.appliance import (
+    HOST_MEMORY,
     Appliance,
     CanaryCheck,
     EngineSettings,
@@ -20,7 +21,7 @@ from edgekit.core.host_layout import HostLayout
 from edgekit.core.planning.engine_report import need_terms
 from edgekit.core.planning.explain import selection_table
 from edgekit.core.planning.llama_memory import CHECKPOINTS
-from edgekit.core.planning.values import MIB, Selection, Serving
+from edgekit.core.planning.values import MIB, Candidate, Selection, Serving
 from edgekit.core.preflight import Check, checks_table
 from edgekit.core.release import CarriedImage, Entry, Manifest
 from edgekit.core.trust import ReleaseStatement
@@ -233,7 +234,16 @@ def _engine(
         embedding=embedding,
         planned=tuple(sorted(need_terms(chosen.need).items())) if chosen.need else (),
         placement=chosen.serving.placement,
+        claims=_claims(chosen),
     )
+
+
+def _claims(chosen: Candidate) -> tuple[tuple[str, int], ...]:
+    """What this way to serve takes of the host and of each accelerator, in bytes."""
+    if chosen.need is None:
+        return ()
+    devices = tuple((share.identity, share.bytes) for share in chosen.serving.devices)
+    return tuple(sorted(((HOST_MEMORY, chosen.need.host), *devices)))
 
 
 def serving_arguments(serving: Serving) -> tuple[str, ...]:

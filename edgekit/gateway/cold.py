@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from edgekit import __version__
-from edgekit.core.appliance import Appliance, ServedModel
+from edgekit.core.appliance import Appliance, EngineSettings, ServedModel
 from edgekit.errors import EngineError
 from edgekit.gateway.body import parse_body
 from edgekit.gateway.console import load_console
@@ -151,12 +151,7 @@ def _add_ollama_routes(
         return JSONResponse(
             {
                 "models": [
-                    {
-                        **_ollama_model(model),
-                        "expires_at": "2318-01-01T00:00:00Z",
-                        "size_vram": 0,
-                        "context_length": model.context,
-                    }
+                    _running_model(model, appliance.engine(model.engine))
                     for model in appliance.models
                     if model.engine in running
                 ]
@@ -189,6 +184,17 @@ def _ollama_model(model: ServedModel) -> dict[str, Any]:
         "digest": model.digest.partition(":")[2],
         "details": _details(model),
         "capabilities": list(model.capabilities),
+    }
+
+
+def _running_model(model: ServedModel, engine: EngineSettings) -> dict[str, Any]:
+    """As `/api/ps` has it: `size` is the memory that the plan gives it, not its file's."""
+    return {
+        **_ollama_model(model),
+        "size": engine.memory or model.size,
+        "size_vram": engine.device_memory,
+        "expires_at": "2318-01-01T00:00:00Z",
+        "context_length": model.context,
     }
 
 

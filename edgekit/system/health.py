@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from edgekit.core.appliance import Appliance
 from edgekit.core.known_answers import check_neighbours, check_text
@@ -69,6 +70,14 @@ def check_rates(rates: dict[str, float], floor: int) -> None:
             )
 
 
+def get_table(listen: str, api_key: str, path: str) -> dict[str, Any]:
+    """The JSON object at a path of the API. Raises as `_answering`."""
+    with _answering(listen, api_key, path) as response:
+        table = json.loads(response.read(MAX_ANSWER_BYTES))
+    assert isinstance(table, dict)
+    return table
+
+
 def embed(listen: str, api_key: str, model: str, texts: list[str]) -> list[list[float]]:
     """The texts' vectors, over the API. Raises as `_answering`."""
     request: dict[str, object] = {"model": model, "input": texts}
@@ -117,9 +126,9 @@ def _question(model: str, prompt: str, *, stream: bool) -> dict[str, object]:
 
 @contextmanager
 def _answering(
-    listen: str, api_key: str, path: str, question: dict[str, object]
+    listen: str, api_key: str, path: str, question: dict[str, object] | None = None
 ) -> Iterator[http.client.HTTPResponse]:
-    """The API's response to a POST, status 200.
+    """The API's response to a POST, or without a question to a GET; status 200.
 
     Raises EngineNotReadyError when the API does not answer, EngineError when it answers with an
     error.
@@ -128,7 +137,10 @@ def _answering(
     connection = _connect(address, int(port))
     headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
     try:
-        connection.request("POST", path, json.dumps(question), headers)
+        if question is None:
+            connection.request("GET", path, headers=headers)
+        else:
+            connection.request("POST", path, json.dumps(question), headers)
         response = connection.getresponse()
         if response.status != 200:
             raise EngineError(

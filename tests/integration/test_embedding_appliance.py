@@ -1,4 +1,4 @@
-"""A set with a chat model and an embedding model, bundled, installed and asked for real."""
+"""A set with two chat models and an embedding model, bundled, installed and asked for real."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.conftest import bundle_demo
 from tests.support.appliance import MODEL, DemoSet, RunningAppliance, free_port, run_installer
 
 EMBEDDER = "demo-embed"
+SECOND = "demo-second"
 RECIPE = f"""\
 [[model]]
 name = "{EMBEDDER}"
@@ -38,22 +39,40 @@ answer = "the capital of France"
 
 """
 
+CHAT_RECIPE = f"""\
+[[model]]
+name = "{SECOND}"
+context = 512
+license = "Apache-2.0"
+
+[[model.variant]]
+format = "gguf"
+quantization = "Q8_0"
+source = {{ folder = "../models/demo/gguf" }}
+files = ["edgekit-demo-q8_0.gguf"]
+
+[[model.canary]]
+prompt = "What is the capital of France?"
+answer = "Paris"
+
+"""
+
 
 @pytest.fixture(scope="module")
-def two_models(demo_set: DemoSet) -> DemoSet:
+def several_models(demo_set: DemoSet) -> DemoSet:
     weights = str(Path(__file__).parents[2] / "models/demo")
-    model = RECIPE.replace("../models/demo", weights)
+    models = (RECIPE + CHAT_RECIPE).replace("../models/demo", weights)
     return bundle_demo(
         demo_set.root.parent, demo_set.signer, demo_set.root,
-        ('name = "demo-small"', 'name = "demo-two"'), ("[[engine]]", f"{model}[[engine]]"),
+        ('name = "demo-small"', 'name = "demo-two"'), ("[[engine]]", f"{models}[[engine]]"),
     )
 
 
 @pytest.fixture(scope="module")
 def both(
-    two_models: DemoSet, tmp_path_factory: pytest.TempPathFactory
+    several_models: DemoSet, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningAppliance]:
-    running = RunningAppliance(two_models, tmp_path_factory.mktemp("e"), free_port())
+    running = RunningAppliance(several_models, tmp_path_factory.mktemp("e"), free_port())
     running.install()
     running.serve()
     yield running
@@ -62,7 +81,7 @@ def both(
 
 def test_both_models_serve_from_one_set(both: RunningAppliance) -> None:
     client = openai.OpenAI(base_url=f"{both.url}/v1", api_key=both.api_key, max_retries=0)
-    assert {model.id for model in client.models.list()} == {MODEL, EMBEDDER}
+    assert {model.id for model in client.models.list()} == {MODEL, EMBEDDER, SECOND}
     texts = ["Which command builds a bundle?", "Which command builds a set?", "a river in France"]
     rows = client.embeddings.create(model=EMBEDDER, input=texts).data
     near, far = (cosine(rows[0].embedding, row.embedding) for row in rows[1:])
@@ -73,12 +92,39 @@ def test_both_models_serve_from_one_set(both: RunningAppliance) -> None:
     assert "edgekit bundle" in str(answer.choices[0].message.content)
 
 
-def test_the_weights_they_share_are_carried_once(two_models: DemoSet) -> None:
-    table = json.loads((two_models.folder / "manifest.json").read_bytes())
+def test_models_are_listed_and_shown_with_their_plan(both: RunningAppliance) -> None:
+    listed = json.loads(both.edgekit("model", "list", "--json").stdout)
+    assert [model["name"] for model in listed["models"]] == [MODEL, EMBEDDER, SECOND]
+    assert all(model["memory_bytes"] > 2 << 20 for model in listed["models"])
+    shown = json.loads(both.edgekit("model", "show", f"{SECOND}:latest", "--json").stdout)
+    assert (shown["context"], shown["known_questions"], shown["placement"]) == (512, 1, "cpu")
+    assert "demo-second" in both.edgekit("model", "show", SECOND).stdout
+    wrong = both.edgekit("model", "show", "llama3")
+    assert wrong.returncode == 44
+    assert "edgekit model list" in wrong.stderr
+
+
+def test_ps_says_which_models_are_in_memory_with_their_planned_sizes(
+    both: RunningAppliance
+) -> None:
+    running = json.loads(both.edgekit("model", "ps", "--json").stdout)["models"]
+    listed = json.loads(both.edgekit("model", "list", "--json").stdout)["models"]
+    assert {m["name"].removesuffix(":latest"): m["size"] for m in running} == {
+        m["name"]: m["memory_bytes"] for m in listed
+    }
+    words = both.edgekit("model", "ps").stdout
+    assert words.count("processor") == 3
+    assert words.count("stays") == 3
+
+
+def test_the_weights_they_share_are_carried_once(several_models: DemoSet) -> None:
+    table = json.loads((several_models.folder / "manifest.json").read_bytes())
     weights = [entry["digest"] for entry in table["entries"] if entry["role"] == "weights"]
-    assert len(weights) == 2
+    assert len(weights) == 3
     assert len(set(weights)) == 1
-    assert [model["capabilities"] for model in table["models"]] == [["completion"], ["embedding"]]
+    assert [model["capabilities"] for model in table["models"]] == [
+        ["completion"], ["embedding"], ["completion"]
+    ]
 
 
 def test_vectors_that_are_not_neighbours_fail_the_installation(

@@ -263,7 +263,12 @@ def _audit_problems(tree: Snapshot) -> Iterator[str]:
 def _open_attempts(tree: Snapshot) -> Iterator[str]:
     """Attempts that no record closes."""
     attempts: dict[str, list[str]] = {}
-    for record in _audit_records(tree):
+    try:
+        records = _audit_records(tree)
+    except ValueError as error:  # a record that was written in part and ends a line all the same
+        yield f"audit: a record is no JSON: {error}"
+        return
+    for record in records:
         verb, _, step = str(record["type"]).partition("_")
         if verb in ("install", "rollback"):
             attempts.setdefault(str(record["attempt"]), []).append(step)

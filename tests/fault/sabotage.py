@@ -81,7 +81,12 @@ def one_write() -> None:
     def write_all(descriptor: int, data: bytes | memoryview) -> None:
         os.write(descriptor, data)
 
-    files.write_all = write_all
+    def pwrite_all(descriptor: int, data: memoryview, offset: int) -> None:
+        os.pwrite(descriptor, data, offset)
+
+    for function in (write_all, pwrite_all):
+        for module in _users_of(function.__name__):
+            setattr(module, function.__name__, function)
 
 
 def full_is_success() -> None:

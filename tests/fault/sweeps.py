@@ -54,6 +54,21 @@ def errno_points(world: World) -> Iterator[Point]:
                 yield scenario.name, number, "short"
 
 
+def is_torn(point: Point) -> bool:
+    """Whether it is a kill in the middle of a write."""
+    return point[2] == "torn"
+
+
+def is_a_first_install(point: Point) -> bool:
+    """Whether it is a kill of a command that installs a release the host did not have."""
+    return point[0] in ("install", "upgrade")
+
+
+def is_short(point: Point) -> bool:
+    """Whether it is a write cut short."""
+    return point[2] == "short"
+
+
 def pair_points(world: World, count: int, seed: int) -> list[Point]:
     """A kill, and a kill of the run that recovers from it."""
     rng = random.Random(f"pairs {seed}")

@@ -18,10 +18,10 @@ from edgekit.core.appliance import (
 )
 from edgekit.core.digest import Digest
 from edgekit.core.host_layout import HostLayout
+from edgekit.core.launch import OWN_POOLING, Start, plan_launch
 from edgekit.core.planning.engine_report import need_terms
 from edgekit.core.planning.explain import selection_table
-from edgekit.core.planning.llama_memory import CHECKPOINTS
-from edgekit.core.planning.values import MIB, Candidate, Selection, Serving
+from edgekit.core.planning.values import MIB, Candidate, Selection
 from edgekit.core.preflight import Check, checks_table
 from edgekit.core.release import CarriedImage, Entry, Manifest
 from edgekit.core.trust import ReleaseStatement
@@ -204,22 +204,25 @@ def _engine(
     socket = layout.engine_socket(model.name)
     program = layout.generation(generation) / str(pack.program)
     embedding = "embedding" in model.capabilities
-    argv = (
-        str(program),
-        "--model",
-        str(layout.blob(entries[0].digest)),
-        "--alias",
-        model.name,
-        "--socket",
-        str(socket),
-        *serving_arguments(chosen.serving),
-        *(("--embedding", model.pooling or "own") if embedding else ()),
+    launch = plan_launch(
+        pack,
+        Start(
+            program=str(program),
+            model=model.name,
+            weights=tuple(
+                (path.parts[-1], str(layout.blob(entry.digest)))
+                for path, entry in zip(selection.variant.files, entries, strict=True)
+            ),
+            socket=str(socket),
+            serving=chosen.serving,
+            pooling=(model.pooling or OWN_POOLING) if embedding else "",
+        ),
     )
     return EngineSettings(
         name=model.name,
         kind=pack.kind,
-        argv=argv,
-        environment=(),
+        argv=launch.argv,
+        environment=launch.environment,
         socket=str(socket),
         slots=chosen.slots,
         context=chosen.context,
@@ -244,28 +247,6 @@ def _claims(chosen: Candidate) -> tuple[tuple[str, int], ...]:
         return ()
     devices = tuple((share.identity, share.bytes) for share in chosen.serving.devices)
     return tuple(sorted(((HOST_MEMORY, chosen.need.host), *devices)))
-
-
-def serving_arguments(serving: Serving) -> tuple[str, ...]:
-    """The plan's numbers as llama.cpp's options."""
-    options: tuple[tuple[str, object], ...] = (
-        ("--ctx-size", serving.context * serving.slots),
-        ("--parallel", serving.slots),
-        ("--threads", serving.threads),
-        ("--batch-size", serving.batch),
-        ("--ubatch-size", serving.batch),
-        ("--cache-type-k", serving.kv_type),
-        ("--cache-type-v", serving.kv_type),
-        ("--ctx-checkpoints", CHECKPOINTS),
-        ("--n-gpu-layers", serving.gpu_layers),
-    )
-    if serving.devices:
-        options += (("--device", ",".join(share.name for share in serving.devices)),)
-    if serving.tensor_split:
-        options += (("--tensor-split", ",".join(map(str, serving.tensor_split))),)
-    if serving.host_experts:
-        options += (("--n-cpu-moe", serving.host_experts),)
-    return tuple(text for name, value in options for text in (name, str(value)))
 
 
 def _units(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgekit.core.engine_pack import EnginePack
 from edgekit.core.events import Listener
 from edgekit.core.names import RelPath
 from edgekit.engines import launchers
@@ -30,13 +31,13 @@ def build_pack(
     script = Path(launchers.__file__).parent / "llama_cpp_wheel.py"
     frozen = freeze_engine(cache, PROGRAM, script, library, key, listener)
     files = tree_files(frozen.tree, PREFIX, PROGRAM)
-    return BuiltPack(
+    pack = EnginePack(
         kind="llama.cpp",
         provider="wheel",
         version=version,
         prefix=RelPath(PREFIX),
         program=RelPath(f"{PREFIX}/{PROGRAM}"),
-        files=files,
-        glibc=tree_glibc_floor(files),
         cpu_flags=CPU_FLAGS[arch],
+        glibc=tree_glibc_floor(files),
     )
+    return BuiltPack(pack, files)

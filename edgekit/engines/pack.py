@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.core.elf import is_elf, needed_glibc
+from edgekit.core.engine_pack import EnginePack
 from edgekit.core.names import RelPath
 
 
@@ -21,16 +22,10 @@ class PackFile:
 
 @dataclass(frozen=True, slots=True)
 class BuiltPack:
-    """An engine ready to be carried. `cpu_flags` are what /proc/cpuinfo must show."""
+    """An engine ready to be carried: what the manifest says of it, and its files."""
 
-    kind: str
-    provider: str
-    version: str
-    prefix: RelPath
-    program: RelPath
+    pack: EnginePack
     files: tuple[PackFile, ...]
-    glibc: tuple[int, int]
-    cpu_flags: tuple[str, ...]
 
 
 def tree_files(tree: Path, prefix: str, program: str) -> tuple[PackFile, ...]:

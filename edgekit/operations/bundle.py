@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -36,8 +35,7 @@ from edgekit.core.release import (
     Manifest,
     Requirements,
 )
-from edgekit.engines.llama_cpp_wheel import build_pack
-from edgekit.engines.pack import BuiltPack, PackFile, tree_files, tree_glibc_floor
+from edgekit.engines.pack import PackFile, tree_files, tree_glibc_floor
 from edgekit.errors import (
     FormatError,
     IncompatibleHostError,
@@ -48,15 +46,15 @@ from edgekit.errors import (
 )
 from edgekit.operations.keys import expiry
 from edgekit.operations.lock import load_lock, load_recipe, make_lock
+from edgekit.operations.packs import gather_pack, read_wheel_licenses
 from edgekit.sources.blob_cache import BlobCache
 from edgekit.sources.folder import fetch_folder
 from edgekit.sources.host_program import FrozenLibrary, read_frozen_libraries
 from edgekit.sources.hub import fetch_hub
 from edgekit.sources.images import fetch_image
-from edgekit.sources.licenses import WheelLicense, read_terms, read_wheel_license
+from edgekit.sources.licenses import WheelLicense, read_terms
 from edgekit.sources.sbom import Gathered as SbomInputs
 from edgekit.sources.sbom import render_sbom
-from edgekit.sources.wheel_file import unpack_wheel
 from edgekit.sources.wheels import fetch_wheels
 from edgekit.system.bundle_set import DraftSet, open_set, verify_draft_set, verify_set
 from edgekit.system.digest_cache import DigestCache
@@ -273,12 +271,7 @@ class _Gatherer:
         self._parts += [_Part(path, "license", text) for path, text in self._license_texts.items()]
         return _Gathered(
             parts=tuple(sorted(self._parts, key=lambda part: str(part.path))),
-            engines=tuple(
-                EnginePack(
-                    p.kind, p.provider, p.version, p.prefix, p.program, p.cpu_flags, p.glibc
-                )
-                for p in packs
-            ),
+            engines=packs,
             models=models,
             images=images,
             requirements=self._requirements(files, packs),
@@ -289,7 +282,7 @@ class _Gatherer:
         )
 
     def _requirements(
-        self, runtime: tuple[PackFile, ...], packs: tuple[BuiltPack, ...]
+        self, runtime: tuple[PackFile, ...], packs: tuple[EnginePack, ...]
     ) -> Requirements:
         """The strictest of all parts; a part newer than the recipe's target is refused."""
         target = self._recipe.target
@@ -346,12 +339,11 @@ class _Gatherer:
         self._license_texts[path] = text.place
         self._terms.append(Input(str(path), text.digest))
 
-    def _take_wheel_licenses(self, wheels: tuple[LockedWheel, ...], paths: dict[str, Path]) -> None:
+    def _note_wheel_licenses(self, found: dict[LockedWheel, WheelLicense]) -> None:
         """Carry the licence texts of wheels, once however often a wheel is used."""
-        for wheel in wheels:
-            found = read_wheel_license(paths[wheel.filename], wheel.filename, self._cache)
-            self._wheel_licenses[wheel.filename] = found.name
-            self._take_license_texts(f"wheels/{wheel.name}-{wheel.version}", found)
+        for wheel, license_ in found.items():
+            self._wheel_licenses[wheel.filename] = license_.name
+            self._take_license_texts(f"wheels/{wheel.name}-{wheel.version}", license_)
 
     def _take_license_texts(self, folder: str, found: WheelLicense) -> None:
         for text in found.texts:
@@ -388,32 +380,19 @@ class _Gatherer:
         )
         return carried, header
 
-    def _engine(self, engine: EngineRecipe) -> BuiltPack:
-        wheels = self._lock.wheelhouse(f"engine:{engine.kind}:{engine.provider}").wheels
-        paths = fetch_wheels(wheels, self._recipe.target, self._cache, self._listener)
-        self._take_wheel_licenses(wheels, paths)
-        key = ",".join(sorted(wheel.sha256.value for wheel in wheels))
-        with tempfile.TemporaryDirectory(prefix="edgekit-engine-") as folder:
-            library = Path(folder) / "library"
-            for position, wheel in enumerate(wheels):
-                unpacked = Path(folder) / str(position)
-                unpack_wheel(paths[wheel.filename], unpacked, filename=wheel.filename)
-                shutil.copytree(unpacked, library, dirs_exist_ok=True)
-            pack = build_pack(
-                library,
-                version=wheels[0].version,
-                key=key,
-                arch=self._recipe.target.arch,
-                cache=self._options.cache,
-                listener=self._listener,
-            )
-        self._take(pack.files, "engine")
-        return pack
+    def _engine(self, engine: EngineRecipe) -> EnginePack:
+        gathered = gather_pack(
+            engine, self._lock, self._recipe.target, self._cache, self._options.cache,
+            self._listener,
+        )
+        self._note_wheel_licenses(gathered.wheel_licenses)
+        self._take(gathered.built.files, "engine")
+        return gathered.built.pack
 
     def _wheels(self, name: str) -> None:
         wheels = self._lock.wheelhouse(f"wheels:{name}").wheels
         paths = fetch_wheels(wheels, self._recipe.target, self._cache, self._listener)
-        self._take_wheel_licenses(wheels, paths)
+        self._note_wheel_licenses(read_wheel_licenses(wheels, paths, self._cache))
         self._parts += [
             _Part(RelPath(f"wheels/{name}/{filename}"), "wheel", path)
             for filename, path in sorted(paths.items())

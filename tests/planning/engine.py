@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.core.install_plan import serving_arguments
+from edgekit.core.launch import serving_arguments
 from edgekit.core.names import RelPath
 from edgekit.core.planning.engine_report import Buffer, parse_buffers
 from edgekit.core.planning.llama_memory import llama_need

@@ -1,0 +1,75 @@
+"""Engine packs for a set: what the lock names of an engine, fetched and made into a pack."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgekit.core.events import Listener
+from edgekit.core.lock import Lock, LockedWheel
+from edgekit.core.recipe import EngineRecipe, Target
+from edgekit.engines import llama_cpp_wheel
+from edgekit.engines.pack import BuiltPack
+from edgekit.sources.blob_cache import BlobCache
+from edgekit.sources.licenses import WheelLicense, read_wheel_license
+from edgekit.sources.wheel_file import unpack_wheel
+from edgekit.sources.wheels import fetch_wheels
+
+
+@dataclass(frozen=True, slots=True)
+class GatheredPack:
+    """A pack, and the licences of the wheels that went into it."""
+
+    built: BuiltPack
+    wheel_licenses: dict[LockedWheel, WheelLicense] = field(default_factory=dict)
+
+
+def gather_pack(
+    engine: EngineRecipe,
+    lock: Lock,
+    target: Target,
+    cache: BlobCache,
+    cache_dir: Path,
+    listener: Listener,
+) -> GatheredPack:
+    """The pack of one `[[engine]]`; made once and then taken from the cache.
+
+    Raises LockError for a lock without it, and what fetching and building raise.
+    """
+    wheels = lock.wheelhouse(f"engine:{engine.kind}:{engine.provider}").wheels
+    paths = fetch_wheels(wheels, target, cache, listener)
+    with tempfile.TemporaryDirectory(prefix="edgekit-engine-") as folder:
+        library = unpack_together(wheels, paths, Path(folder))
+        built = llama_cpp_wheel.build_pack(
+            library,
+            version=wheels[0].version,
+            key=",".join(sorted(wheel.sha256.value for wheel in wheels)),
+            arch=target.arch,
+            cache=cache_dir,
+            listener=listener,
+        )
+    return GatheredPack(built, read_wheel_licenses(wheels, paths, cache))
+
+
+def unpack_together(
+    wheels: Iterable[LockedWheel], paths: Mapping[str, Path], folder: Path
+) -> Path:
+    """All wheels' files in one tree below `folder`, as an installer would lay them."""
+    library = folder / "library"
+    for position, wheel in enumerate(wheels):
+        unpacked = folder / str(position)
+        unpack_wheel(paths[wheel.filename], unpacked, filename=wheel.filename)
+        shutil.copytree(unpacked, library, dirs_exist_ok=True)
+    return library
+
+
+def read_wheel_licenses(
+    wheels: Iterable[LockedWheel], paths: Mapping[str, Path], cache: BlobCache
+) -> dict[LockedWheel, WheelLicense]:
+    """What every wheel says of its licence, with the texts."""
+    return {
+        wheel: read_wheel_license(paths[wheel.filename], wheel.filename, cache) for wheel in wheels
+    }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -188,9 +189,16 @@ def _document_is_named(harmed: Harmed, name: str) -> bool:
     try:
         verify_metadata((harmed.folder,), harmed.trusting)
     except EdgekitError as error:
-        texts = (error.message, error.where, error.found, error.hint)
-        return any(name in (text or "") for text in texts)
+        said = (error.message, error.where, error.found)
+        return {_first_named(text) for text in said if text} - {None} == {name}
     return False
+
+
+def _first_named(text: str) -> str | None:
+    """The first file of a set in a text, as a whole word or the end of a path."""
+    words = re.findall(r"[\w./-]+", text)
+    return next((name for word in words for name in DOCUMENTS
+                 if f"/{word}".endswith(f"/{name}")), None)
 
 
 @contextmanager

@@ -335,6 +335,27 @@ def test_a_set_that_enough_others_signed_is_accepted_without_the_revoked(tmp_pat
     assert verify(HostTrust(after), folder).statement.signers == ("ben", "cid")
 
 
+@pytest.mark.parametrize("leaves", ["dropped", "revoked"])
+@pytest.mark.parametrize("told_by", ["host", "set"])
+def test_the_list_for_strangers_needs_a_signer_of_the_newest_root(
+    tmp_path: Path, leaves: str, told_by: str
+) -> None:
+    """Ben and Cid are enough for the statement; Ann, who signed last, signed SHA384SUMS."""
+    revoked = (revocation("ann"),) if leaves == "revoked" else ()
+    newer = second(revoked=revoked)
+    after = trust.extend_root(first().trusted(), newer.data())
+    carried = (first(), newer) if told_by == "set" else (first(),)
+    folder = SetBuilder(roots=carried, signed_by=("ben", "cid", "ann")).write(tmp_path / "old")
+    host = HostTrust(first().trusted() if told_by == "set" else after)
+    release = (folder / "release.json").read_bytes()
+    assert trust.verify_release(after, release).signers == ("ben", "cid")
+    with pytest.raises(SignatureError, match=r"SHA384SUMS\.sig is not a signature .* by a signer"):
+        verify(host, folder)
+    sums = (folder / "SHA384SUMS").read_bytes()
+    (folder / "SHA384SUMS.sig").write_bytes(signer("cid").sign_ssh(sums))
+    verify(host, folder)
+
+
 def test_what_was_revoked_stays_revoked() -> None:
     two = trust.extend_root(first().trusted(), second(revoked=(revocation("ann"),)).data())
     signers = ("ben", "cid", "dora")

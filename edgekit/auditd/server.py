@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from edgekit.auditd.protocol import (
@@ -30,6 +31,8 @@ MAX_BATCH = 512
 SETTLE_S = 1.0
 GIVE_UP_S = 60.0
 """How long a gateway may take to answer a request that it recorded with an earlier writer."""
+
+GATEWAY_LEFT = "the gateway left"
 
 _UCRED = struct.Struct("3i")
 
@@ -92,7 +95,7 @@ class Server:
         """`left` are requests that an earlier writer left open."""
         self._writer = writer
         self._left = dict.fromkeys(left)
-        self._given_up: list[tuple[str, str]] = []
+        self._given_up: dict[str, str] = {}
         self._listener = listener
         self._stopping = stopping
         self._ping = ping
@@ -116,7 +119,7 @@ class Server:
                 self._writer.settle()
                 next_settling = now + SETTLE_S
             if self._left and now >= give_up:
-                self._given_up += [(request, "the audit writer ended") for request in self._left]
+                self._given_up |= dict.fromkeys(self._left, "the audit writer ended")
                 self._left.clear()
             ready = {key.fd for key, _ in self._selector.select(self._patience())}
             self._deliver(ready)
@@ -160,7 +163,7 @@ class Server:
         if self._peers.pop(peer.sock.fileno(), None) is not None:
             self._selector.unregister(peer.sock)
             peer.sock.close()
-            self._given_up += [(request, "the gateway left") for request in peer.open]
+            self._given_up |= dict.fromkeys(peer.open, GATEWAY_LEFT)
 
     def _collect(self, ready: set[int]) -> list[Item]:
         """What waits, at most MAX_BATCH; what stays in the sockets is taken next time round."""
@@ -214,25 +217,34 @@ class Server:
                 self._answer(peer, encode_ack(number, result, self._writer.level, news))
 
     def _track(self, peer: Peer, event: AuditEvent) -> None:
-        """Remember which requests are open, and whose they are."""
+        """Remember which requests are open, and whose they are.
+
+        A peer may be gone already: its last words were read together with its end.
+        """
         request = event.fields.get("request_id")
         if not isinstance(request, str):
             return
         if event.fields["type"] == "request":
-            peer.open[request] = None
+            if peer.sock.fileno() < 0:
+                self._given_up[request] = GATEWAY_LEFT
+            else:
+                peer.open[request] = None
         elif event.fields["type"] == "response":
             self._left.pop(request, None)
+            self._given_up.pop(request, None)
             for other in self._peers.values():
                 other.open.pop(request, None)
 
     def _close_requests(self) -> None:
         """Record the end of requests that nobody will answer any more."""
-        given_up, self._given_up = self._given_up[:MAX_BATCH], self._given_up[MAX_BATCH:]
+        given_up = list(islice(self._given_up.items(), MAX_BATCH))
         if given_up:
             self._writer.note(
                 own_event("orphaned", unit="auditd", request_id=request, reason=reason)
                 for request, reason in given_up
             )
+        for request, _ in given_up:
+            del self._given_up[request]
 
     def _answer(self, peer: Peer, data: bytes) -> None:
         if peer.sock.fileno() < 0:

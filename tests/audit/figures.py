@@ -16,6 +16,7 @@ class Figure:
     planned: int = 0
     fired: int = 0
     problems: list[str] = field(default_factory=list)
+    note: str = ""
 
     def add(self, name: str, problem: str) -> None:
         """One point that fired; `problem` is empty when the log did what it promises."""
@@ -31,7 +32,7 @@ class Figure:
     def line(self) -> str:
         """For a person."""
         counts = f"planned {self.planned}, fired {self.fired}, bad {len(self.problems)}"
-        return f"{self.suite}: {counts}, seed {self.seed}"
+        return f"{self.suite}: {counts}, seed {self.seed}" + (f"; {self.note}" if self.note else "")
 
     def table(self) -> dict[str, object]:
         """For a program."""
@@ -42,6 +43,7 @@ class Figure:
             "fired": self.fired,
             "bad": len(self.problems),
             "problems": self.problems[:20],
+            "note": self.note,
         }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import resource
+import signal
 import socket
 import stat
 import subprocess
@@ -138,6 +139,28 @@ def test_a_client_that_does_not_read_does_not_stop_the_writer(tmp_path: Path) ->
         except (BlockingIOError, ConnectionError):
             pass
         assert append_event(str(tmp_path / "audit.sock"), {"type": "x"}, timeout_s=20) > 2
+
+
+@pytest.mark.parametrize(("last", "end"), [("request", "orphaned"), ("response", "response")])
+def test_last_words_of_a_client_that_left_count(tmp_path: Path, last: str, end: str) -> None:
+    """What it sent and that it is gone are read in one go: a request has one end all the same."""
+
+    def words(kind: str) -> bytes:
+        return json.dumps({"id": 1, "record": {"type": kind, "request_id": "r1"}}).encode()
+
+    with running_auditd(tmp_path) as daemon:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.connect(str(tmp_path / "audit.sock"))
+            if last == "response":
+                sock.send(words("request"))
+                assert b"seq" in sock.recv(4096)
+            os.kill(daemon.process.pid, signal.SIGSTOP)
+            sock.send(words(last))
+        os.kill(daemon.process.pid, signal.SIGCONT)
+        append_event(str(tmp_path / "audit.sock"), {"type": "x"})
+        assert daemon.stop() == 0
+    records = [r for r in tail_audit(tmp_path / "audit", 20) if r.get("request_id") == "r1"]
+    assert [r["type"] for r in records] == ["request", end]
 
 
 def test_only_one_writer(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from edgekit.core.digest import Digest
 from edgekit.core.fields import Fields
+from edgekit.core.infill import InfillTokens
 from edgekit.core.names import NAME_PATTERN
 from edgekit.core.site_config import SiteConfig
 from edgekit.core.strict_json import parse_strict
@@ -26,7 +27,7 @@ HOST_MEMORY = "host"
 class ServedModel:
     """A model as the API shows it: size in bytes, context in tokens per request, Unix time.
 
-    `capabilities` are Ollama's words, as the manifest has them.
+    `capabilities` are Ollama's words, as the manifest has them; `infill` goes with `insert`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ServedModel:
     license: str
     created: int
     capabilities: tuple[str, ...] = ("completion",)
+    infill: InfillTokens | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,8 @@ def at_site(appliance: Appliance, site: SiteConfig) -> Appliance:
 def encode_appliance(appliance: Appliance) -> bytes:
     """Readable deterministic JSON."""
     table: dict[str, Any] = {"schema": SCHEMA, **asdict(appliance)}
+    for model in table["models"]:
+        model["infill"] = model["infill"] or {}
     for engine in table["engines"]:
         engine["environment"] = dict(engine["environment"])
         engine["planned"] = dict(engine["planned"])
@@ -171,9 +175,19 @@ def _served_model(fields: Fields) -> ServedModel:
         license=fields.text("license"),
         created=fields.integer("created", low=0, high=1 << 40),
         capabilities=fields.texts("capabilities", max_items=16),
+        infill=_infill(fields.table("infill", {})),
     )
     fields.finish()
     return model
+
+
+def _infill(fields: Fields) -> InfillTokens | None:
+    if not fields.keys():
+        return None
+    names = ("prefix", "suffix", "middle")
+    tokens = InfillTokens(*(fields.integer(name, low=0, high=1 << 30) for name in names))
+    fields.finish()
+    return tokens
 
 
 def _engine(fields: Fields) -> EngineSettings:

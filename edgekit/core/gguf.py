@@ -13,6 +13,7 @@ import struct
 from dataclasses import dataclass
 from typing import Protocol
 
+from edgekit.core.infill import KNOWN
 from edgekit.errors import WeightsError
 
 MAX_KEYS = 4096
@@ -23,6 +24,7 @@ MAX_HEADER_BYTES = 256 << 20
 MAX_DIMENSIONS = 4
 MAX_NAME_BYTES = 63
 MAX_KEY_BYTES = 256
+VOCABULARY = "tokenizer.ggml.tokens"
 MAX_KEPT_ITEMS = 1024
 """Arrays of at most so many integers are kept: as many as a model may have layers."""
 
@@ -103,13 +105,15 @@ class GgufHeader:
     """A checked header. `metadata` holds scalars and strings; arrays are kept as their length.
 
     `types` has ggml's number of the type of every value, or of the items of an array. `numbers` has
-    the items of short arrays of integers or booleans: what models say per layer.
+    the items of short arrays of integers or booleans: what models say per layer. `marks` has
+    the ids of the vocabulary's tokens for filling in text (`core.infill`).
     """
 
     metadata: dict[str, int | float | bool | str]
     array_lengths: dict[str, int]
     numbers: dict[str, tuple[int, ...]]
     types: dict[str, int]
+    marks: dict[str, int]
     tensors: tuple[Tensor, ...]
     data_offset: int
 
@@ -191,7 +195,7 @@ def _header(reader: _Reader, file_size: int) -> GgufHeader:
         raise reader.fail(f"version {version} is not 2 or 3")
     tensor_count = reader.bounded(MAX_TENSORS, "tensor count")
     key_count = reader.bounded(MAX_KEYS, "key count")
-    metadata, arrays, types = _metadata(reader, key_count)
+    metadata, arrays, types, marks = _metadata(reader, key_count)
     raw = [_tensor(reader) for _ in range(tensor_count)]
     alignment = metadata.get("general.alignment", 32)
     if types.get("general.alignment", _U32) != _U32:
@@ -202,7 +206,7 @@ def _header(reader: _Reader, file_size: int) -> GgufHeader:
     _check_tensors(reader, raw, alignment, file_size - data_offset)
     lengths = {key: count for key, (count, _) in arrays.items()}
     numbers = {key: items for key, (_, items) in arrays.items() if items is not None}
-    return GgufHeader(metadata, lengths, numbers, types, tuple(raw), data_offset)
+    return GgufHeader(metadata, lengths, numbers, types, marks, tuple(raw), data_offset)
 
 
 _Array = tuple[int, tuple[int, ...] | None]
@@ -211,20 +215,24 @@ _Array = tuple[int, tuple[int, ...] | None]
 
 def _metadata(
     reader: _Reader, count: int
-) -> tuple[dict[str, int | float | bool | str], dict[str, _Array], dict[str, int]]:
+) -> tuple[
+    dict[str, int | float | bool | str], dict[str, _Array], dict[str, int], dict[str, int]
+]:
     metadata: dict[str, int | float | bool | str] = {}
     arrays: dict[str, _Array] = {}
     types: dict[str, int] = {}
+    marks: dict[str, int] = {}
     for _ in range(count):
         key = reader.string(MAX_KEY_BYTES)
         if key in types or not key:
             raise reader.fail(f"key {key[:60]!r} is empty or there twice")
         kind = reader.number("<I")
         if kind == _ARRAY:
-            types[key], arrays[key] = _array(reader)
+            kept = marks if key == VOCABULARY else {}
+            types[key], arrays[key] = _array(reader, kept)
         else:
             types[key], metadata[key] = kind, _scalar(reader, kind)
-    return metadata, arrays, types
+    return metadata, arrays, types, marks
 
 
 def _scalar(reader: _Reader, kind: int) -> int | float | bool | str:
@@ -243,13 +251,18 @@ def _scalar(reader: _Reader, kind: int) -> int | float | bool | str:
     return value
 
 
-def _array(reader: _Reader) -> tuple[int, _Array]:
-    """Check an array's items; their type, number and, if short and whole, values. No nesting."""
+def _array(reader: _Reader, marks: dict[str, int]) -> tuple[int, _Array]:
+    """Check an array's items; their type, number and, if short and whole, values. No nesting.
+
+    Where texts in `KNOWN` stand in it is noted in `marks`; the first of equals counts.
+    """
     kind = reader.number("<I")
     count = reader.bounded(MAX_ARRAY_ITEMS, "array length")
     if kind == _STRING:
-        for _ in range(count):
-            reader.bytes(reader.bounded(MAX_STRING_BYTES, "string length"))
+        for index in range(count):
+            text = reader.bytes(reader.bounded(MAX_STRING_BYTES, "string length"))
+            if text in KNOWN:
+                marks.setdefault(KNOWN[text], index)
         return kind, (count, None)
     if kind != _BOOL and kind not in _SCALARS:
         raise reader.fail(f"array of type {kind}")

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 
-from edgekit.core.gguf import GgufHeader
+from edgekit.core.gguf import VOCABULARY, GgufHeader
+from edgekit.core.infill import find_infill_tokens
 
 Shape = dict[str, int | tuple[int, ...]]
 
@@ -50,7 +51,8 @@ def gguf_shape(header: GgufHeader) -> Shape:
     `key_row` and `value_row` are the elements a layer's cache keeps for each token, `windowed` is 1
     where only the last `window` tokens are kept, `state` counts the 32-bit numbers kept per user.
     `layer_bytes`, `expert_bytes`, `embedding_bytes`, `output_bytes` and `other_bytes` are sizes of
-    tensors. Total on any header: what a file does not say is 0.
+    tensors. `infill_prefix`, `infill_suffix` and `infill_middle` are there when the vocabulary has
+    these tokens (`core.infill`). Total on any header: what a file does not say is 0.
     """
     return _Reader(header).shape()
 
@@ -88,12 +90,24 @@ class _Reader:
             "key_width": key_width,
             "value_width": value_width,
             "context": self._number("context_length"),
-            "vocabulary": self._header.array_lengths.get("tokenizer.ggml.tokens", 0),
+            "vocabulary": self._header.array_lengths.get(VOCABULARY, 0),
             "window": self._window() if any(windowed) else 0,
             "windowed": windowed,
             **self._rows(kv_heads, key_width, value_width, windowed),
             **self._graph(),
             **self._sizes(),
+            **self._infill(),
+        }
+
+    def _infill(self) -> Shape:
+        size = self._header.array_lengths.get(VOCABULARY, 0)
+        tokens = find_infill_tokens(self._header.metadata, self._header.marks, size)
+        if tokens is None:
+            return {}
+        return {
+            "infill_prefix": tokens.prefix,
+            "infill_suffix": tokens.suffix,
+            "infill_middle": tokens.middle,
         }
 
     def _rows(

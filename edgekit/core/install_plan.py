@@ -5,6 +5,7 @@ Pure. The order of the steps is the order of the invariants I1 to I10 in bundle-
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,13 @@ from edgekit.core.appliance import (
 )
 from edgekit.core.digest import Digest
 from edgekit.core.host_layout import HostLayout
+from edgekit.core.infill import InfillTokens
 from edgekit.core.launch import OWN_POOLING, Start, plan_launch
 from edgekit.core.planning.engine_report import need_terms
 from edgekit.core.planning.explain import selection_table
 from edgekit.core.planning.values import MIB, Candidate, Selection
 from edgekit.core.preflight import Check, checks_table
-from edgekit.core.release import CarriedImage, Entry, Manifest
+from edgekit.core.release import INFILL_KEYS, CarriedImage, Entry, Manifest, ShapeValue
 from edgekit.core.trust import ReleaseStatement
 from edgekit.core.units import escape_argument, render_unit
 
@@ -193,7 +195,17 @@ def _served_model(manifest: Manifest, selection: Selection) -> ServedModel:
         license=model.license,
         created=manifest.created,
         capabilities=model.capabilities,
+        infill=_infill(dict(variant.shape)) if "insert" in model.capabilities else None,
     )
+
+
+def _infill(shape: Mapping[str, ShapeValue]) -> InfillTokens:
+    prefix, suffix, middle = (shape[key] for key in INFILL_KEYS)
+    # parsing the manifest has seen to it that they are numbers
+    assert isinstance(prefix, int)
+    assert isinstance(suffix, int)
+    assert isinstance(middle, int)
+    return InfillTokens(prefix, suffix, middle)
 
 
 def _engine(

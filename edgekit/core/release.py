@@ -27,7 +27,7 @@ MAX_VOLUME_BYTES = 3900 << 20
 """FAT32 cannot hold a file of 4 GiB; 3,900 MiB leaves room for rounding by copy tools."""
 
 ROLES = ("runtime", "engine", "weights", "wheel", "image", "unit", "license", "document")
-CAPABILITIES = ("completion", "embedding", "thinking", "tools", "vision")
+CAPABILITIES = ("completion", "embedding", "insert", "thinking", "tools", "vision")
 POOLINGS = ("mean", "cls", "last")
 VERSION_PATTERN = r"[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}(?:-[a-z0-9.]{1,30})?"
 
@@ -156,6 +156,8 @@ SHAPE_KEYS = frozenset(
     )
 )
 """What planning reads of a GGUF variant's shape."""
+INFILL_KEYS = ("infill_prefix", "infill_suffix", "infill_middle")
+"""What else the shape of every variant has where the model can `insert`."""
 
 
 def _check_variants(model: CarriedModel) -> None:
@@ -164,6 +166,11 @@ def _check_variants(model: CarriedModel) -> None:
             raise FormatError("a variant has no files", found=f"model {model.name}")
         if variant.format == "gguf" and not set(dict(variant.shape)) >= SHAPE_KEYS:
             raise FormatError("a GGUF variant lacks its shape", found=f"model {model.name}")
+        shape = dict(variant.shape)
+        if "insert" in model.capabilities and not all(
+            isinstance(shape.get(key), int) for key in INFILL_KEYS
+        ):
+            raise FormatError("a variant cannot insert", found=f"model {model.name}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,15 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from edgekit.core.appliance import Appliance
+from edgekit.core.infill import InfillTokens
 from edgekit.gateway.body import MAX_SCHEMA_BYTES, MAX_STOP_CHARS, MAX_STOPS, Body
 from edgekit.gateway.examples import EXAMPLES
 from edgekit.gateway.job import MAX_NAME_CHARS
 from edgekit.gateway.surfaces.endpoints import ENDPOINTS
 
 Schema = dict[str, Any]
-ABLE = ("completion", "tools", "thinking", "embedding")
+ABLE = ("completion", "tools", "thinking", "insert", "embedding")
+INFILL = InfillTokens(1, 2, 3)
 
 
 class Effect(Enum):
@@ -156,7 +158,8 @@ def describe(path: str, appliance: Appliance) -> tuple[Field, list[Reading]]:
     Ranges that depend on the model are those of the appliance's largest context.
     """
     context = max(model.context for model in appliance.models)
-    able = replace(appliance.models[0], name="model", context=context, capabilities=ABLE)
+    first = replace(appliance.models[0], name="model", context=context)
+    able = replace(first, capabilities=ABLE, infill=INFILL)
     known = replace(appliance, models=(able,))
     found, readings = Field(), []
     for example in EXAMPLES[path]:

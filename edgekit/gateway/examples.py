@@ -139,7 +139,8 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "logit_bias": {"5": -10},
             "n": 2,
             **_STREAMING,
-        }
+        },
+        {"prompt": "the bridge is in the", "suffix": "of the ship"},
     ],
     "/v1/responses": [
         {
@@ -194,6 +195,8 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "/api/generate": [
         {**_OLLAMA, "prompt": "where is the bridge?", "system": "be short"},
         {"prompt": "the bridge is", "raw": True},
+        {"prompt": "the bridge is in the", "suffix": "of the ship"},
+        {"prompt": "and the mess?", "context": [*b'[["user","where is the bridge?"]]']},
     ],
     "/api/embed": [{"input": ["a bridge", "a ford"], "dimensions": 64}],
     "/api/embeddings": [{"prompt": "a bridge"}],

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit.core.appliance import Appliance, ServedModel
+from edgekit.core.infill import InfillTokens
 from edgekit.core.strict_json import encode_canonical
 from edgekit.gateway.body import Body
 from edgekit.gateway.problems import ApiError, bad_field, model_not_found
@@ -80,6 +81,15 @@ def find_able(appliance: Appliance, name: str, capability: str) -> ServedModel:
             param="model",
         )
     return model
+
+
+def find_infill(model: ServedModel, name: str) -> InfillTokens:
+    """The tokens for filling in text. Raises ApiError 400 when the model has none."""
+    if model.infill is None:
+        raise ApiError(
+            400, "unsupported", f"suffix: {name[:100]!r} does not support insert", param="suffix"
+        )
+    return model.infill
 
 
 def audit_params(fields: Mapping[str, Any]) -> dict[str, Any]:

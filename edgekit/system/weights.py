@@ -27,7 +27,8 @@ INDEX_SUFFIX = ".index.json"
 class WeightsHeader:
     """What planning and the API need: architecture, number of weights, shape in elements.
 
-    `capabilities` are what the chat template can format (`core.chat_template`); `pooling` says
+    `capabilities` are what the chat template can format (`core.chat_template`), and `insert` where
+    the vocabulary has tokens for filling in text (`core.infill`); `pooling` says
     whether the weights say how token vectors become one, as embedding models do.
     """
 
@@ -78,11 +79,13 @@ def _check_gguf(files: dict[RelPath, Path]) -> WeightsHeader:
         )
     header = _gguf_header(name, files[name])
     check_gguf_rules(header, str(name))
+    shape = gguf_shape(header)
+    insert = ("insert",) if "infill_middle" in shape else ()
     return WeightsHeader(
         family=header.text("general.architecture"),
         parameter_count=header.parameter_count(),
-        shape=gguf_shape(header),
-        capabilities=template_capabilities(default_template(header)),
+        shape=shape,
+        capabilities=(*template_capabilities(default_template(header)), *insert),
         pooling=f"{header.text('general.architecture')}.pooling_type" in header.metadata,
     )
 

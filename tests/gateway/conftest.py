@@ -21,6 +21,7 @@ import pytest
 
 from edgekit.core.api_keys import ApiKey, KeyRing, make_api_key
 from edgekit.core.appliance import Appliance, EngineSettings, ServedModel
+from edgekit.core.infill import InfillTokens
 from edgekit.errors import EngineError
 from edgekit.gateway.app import Gateway
 from edgekit.gateway.server import Listener, Server
@@ -52,6 +53,7 @@ def make_appliance(
     engine_socket: str,
     context: int = 512,
     capabilities: tuple[str, ...] = ("completion", "tools", "thinking"),
+    infill: InfillTokens | None = None,
     embedding_socket: str = "",
 ) -> Appliance:
     """An appliance with the model `demo`; with a second socket, and with `demo-embed` behind it."""
@@ -75,6 +77,7 @@ def make_appliance(
                 license="Apache-2.0",
                 created=1_700_000_000,
                 capabilities=capabilities,
+                infill=infill,
             ),
         ),
         engines=(
@@ -242,6 +245,21 @@ def plain_site(tmp_path: Path) -> Iterator[Site]:
         tmp_path, engine, engine.socket_path, capabilities=("completion",)
     ) as ready:
         yield ready
+
+
+@pytest.fixture(params=["fake", "real"])
+def infill_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """A model that fills in text. The demo model's turn marks do for that, so it answers rightly:
+    user, TEXT IN FRONT, end, TEXT BEHIND, assistant."""
+    path = str(tmp_path / "infill.sock")
+    engine = FakeEngine(path) if request.param == "fake" else None
+    with contextlib.ExitStack() as stack:
+        if engine is None:
+            stack.enter_context(running_real_engine(path, tmp_path))
+        marks = InfillTokens(prefix=3, suffix=1, middle=4)
+        able = ("completion", "insert")
+        site = running_site(tmp_path, engine, path, capabilities=able, infill=marks)
+        yield stack.enter_context(site)
 
 
 @pytest.fixture(params=["fake", "real"])

@@ -111,7 +111,7 @@ def test_examples_use_every_field(path: str) -> None:
     found, _ = describe(path, make_appliance(Path("/x"), 1, engine_socket="x"))
     read = {name for name, field in fields_of(found) if field.effect is Effect.READ}
     used = {name for example in EXAMPLES[path] for name in names(example)}
-    closed = {"suffix", "context", "images", "previous_response_id", "conversation", "prompt"}
+    closed = {"images", "previous_response_id", "conversation", "prompt"}
     missing = {name for name in read - used if name.rpartition(".")[2] not in closed}
     assert missing <= {"model", "messages[].images"}
 

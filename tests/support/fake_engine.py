@@ -120,7 +120,7 @@ class FakeEngine:
             await sender.whole(*(_embedded(request) if embeds else _tokens(target, request)))
             return
         chat = target == "/v1/chat/completions"
-        prompt = json.dumps(request["messages"]) if chat else request["prompt"]
+        prompt = json.dumps(request["messages"]) if chat else _text(request["prompt"])
         trick = next((word for word in TRICKS if word in prompt), "")
         count = len(prompt.split())
         if count > CONTEXT:
@@ -251,6 +251,11 @@ def _probabilities(request: dict[str, Any], words: list[str]) -> dict[str, Any]:
         for word in words
     ]
     return {"logprobs": {"content": rows}}
+
+
+def _text(prompt: str | list[str | int]) -> str:
+    """The text of a prompt, whose parts may be texts and tokens."""
+    return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
 
 
 def _embedded(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 from edgekit.gateway.job import Job
 from edgekit.gateway.outcome import Outcome
 from edgekit.gateway.problems import ApiError, Surface, render_problem
+from edgekit.gateway.surfaces.ollama_context import make_context
 from edgekit.gateway.surfaces.translator import encode, read_arguments, timestamp
 
 
@@ -20,12 +21,16 @@ class OllamaTranslator:
         self._outcome = outcome
         self._chat = job.endpoint == "/api/chat"
         self._calls: dict[int, dict[str, str]] = {}
+        self._conversation = job.echo["conversation"]
+        self._answer: list[str] = []
 
     def event(self, event: dict[str, Any], text: str) -> bytes:
         choice = (event.get("choices") or [{}])[0]
         delta = choice.get("delta") or {}
         self._collect(delta.get("tool_calls") or ())
         more = self._extras(choice, delta)
+        if self._conversation:
+            self._answer.append(text)
         return self._line(text, {**more, "done": False}) if text or more else b""
 
     def last(self) -> bytes:
@@ -39,6 +44,7 @@ class OllamaTranslator:
         message = choice.get("message") or {}
         self._collect(message.get("tool_calls") or ())
         more = self._extras(choice, message)
+        self._answer.append(text)
         return self._line(text, {**more, **self._final()}, calls=True)
 
     def broken(self, error: ApiError) -> bytes:
@@ -81,7 +87,11 @@ class OllamaTranslator:
 
     def _final(self) -> dict[str, Any]:
         reason = "length" if self._outcome.finish_reason == "length" else "stop"
-        return {"done": True, "done_reason": reason, **self._outcome.durations()}
+        final = {"done": True, "done_reason": reason, **self._outcome.durations()}
+        if self._conversation:
+            answer = {"role": "assistant", "content": "".join(self._answer)}
+            final["context"] = make_context([*self._conversation, answer])
+        return final
 
 
 def _probability(token: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,12 @@ from edgekit.gateway.job import (
     audit_params,
     digest_input,
     find_able,
+    find_infill,
     take_role,
 )
 from edgekit.gateway.problems import ApiError, bad_field
 from edgekit.gateway.schema_limits import check_schema
+from edgekit.gateway.surfaces.ollama_context import Message, take_context
 from edgekit.gateway.surfaces.tool_fields import take_tools
 
 IGNORED = frozenset({"shift", "truncate"})
@@ -109,24 +111,33 @@ def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
     prompt = body.text("prompt", max_chars=MAX_TEXT_CHARS, default="")
     system = body.text("system", max_chars=MAX_TEXT_CHARS, default="")
     raw = body.flag("raw", default=False)
+    suffix = body.text("suffix", max_chars=MAX_TEXT_CHARS, default="")
+    earlier = take_context(body)
+    if earlier and (raw or suffix):
+        raise bad_field("context", "is a conversation: it goes with neither raw nor suffix")
     fields = {**_options(body, model.context), **_logprobs(body)}
     response_format = _format(body)
     thinking = _think(body, model, name)
-    _refuse(body, name)
+    body.only("template", "", why="is not supported: the template is part of the weights")
+    _no_images(body)
     _finish(body)
-    if not prompt:
+    if not prompt and not suffix:
         return LoadRequest(model, name, unload, chat=False)
-    if raw:
+    messages: list[Message] = []
+    if raw or suffix:
         if response_format is not None:
             fields["json_schema"] = _schema_of(response_format)
         if fields.pop("logprobs", False):
             fields["logprobs"] = max(1, fields.pop("top_logprobs", 0))
-        target, request = TEXT_TARGET, {"prompt": prompt, **fields}
+        asked = find_infill(model, name).prompt(prompt, suffix) if suffix else prompt
+        target, request = TEXT_TARGET, {"prompt": asked, **fields}
     else:
         if response_format is not None:
             fields["response_format"] = response_format
-        messages = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": prompt})
+        told = [{"role": "system", "content": system}] if system else []
+        if told:  # it takes the place of an earlier one
+            earlier = [message for message in earlier if message["role"] != "system"]
+        messages = [*told, *earlier, {"role": "user", "content": prompt}]
         target, request = CHAT_TARGET, {"messages": messages, **fields, **thinking}
     return _job(
         "/api/generate",
@@ -136,8 +147,16 @@ def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
         request,
         stream=stream,
         params=audit_params({**fields, "raw": raw}),
-        prompt=digest_input({"system": system, "prompt": prompt} if system else prompt),
+        prompt=digest_input(_digested(system, prompt, suffix, earlier)),
+        conversation=messages,
     )
+
+
+def _digested(system: str, prompt: str, suffix: str, earlier: list[Message]) -> object:
+    """What the audit log's digest is over: the text alone, or all that came with it by name."""
+    beside = {"system": system, "suffix": suffix, "context": earlier}
+    given = {name: value for name, value in beside.items() if value}
+    return {**given, "prompt": prompt} if given else prompt
 
 
 def shown_name(body: Body) -> str:
@@ -159,6 +178,7 @@ def _job(
     stream: bool,
     params: Mapping[str, Any],
     prompt: bytes,
+    conversation: Sequence[Message] = (),
 ) -> Job:
     kwargs = request.get("chat_template_kwargs", {})
     return Job(
@@ -171,18 +191,8 @@ def _job(
         body=request,
         params=params,
         prompt=prompt,
-        echo={"thinking": kwargs.get("enable_thinking", True)},
+        echo={"thinking": kwargs.get("enable_thinking", True), "conversation": conversation},
     )
-
-
-def _refuse(body: Body, name: str) -> None:
-    """What Ollama's generate has and this one does not."""
-    body.only("suffix", "", why=f"{name!r} does not support insert")
-    if body.raw("context", {"type": "array", "maxItems": 0}) not in (None, []):
-        why = "token lists are not kept here: send the conversation to /api/chat"
-        raise ApiError(400, "unsupported", f"context: {why}", param="context")
-    body.only("template", "", why="is not supported: the template is part of the weights")
-    _no_images(body)
 
 
 def _start(body: Body, appliance: Appliance) -> tuple[str, ServedModel, bool, bool]:

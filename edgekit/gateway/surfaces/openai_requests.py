@@ -17,6 +17,7 @@ from edgekit.gateway.job import (
     audit_params,
     digest_input,
     find_able,
+    find_infill,
     take_role,
     take_sampling,
     take_text,
@@ -100,7 +101,8 @@ def parse_completion(body: Body, appliance: Appliance) -> Job:
     count = body.integer("n", 1, MAX_CHOICES) or 1
     body.only("best_of", 1, why="only 1 is supported")
     body.only("echo", False, why="only false is supported")
-    body.only("suffix", "", why="is not supported")
+    suffix = body.text("suffix", max_chars=MAX_TEXT_CHARS, default="")
+    asked = find_infill(model, name).prompt(prompt, suffix) if suffix else prompt
     stream, include_usage = _streaming(body)
     body.ignore(IGNORED)
     body.finish()
@@ -111,9 +113,9 @@ def parse_completion(body: Body, appliance: Appliance) -> Job:
         stream,
         include_usage,
         TEXT_TARGET,
-        {"prompt": prompt, **fields},
+        {"prompt": asked, **fields},
         audit_params({**fields, **({"n": count} if count > 1 else {})}),
-        digest_input(prompt),
+        digest_input({"prompt": prompt, "suffix": suffix} if suffix else prompt),
         echo={"logprobs": logprobs},
         count=count,
     )

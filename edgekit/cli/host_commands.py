@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,9 @@ ListenOption = Annotated[
         "--listen", help="Address and port of the API, where the site's configuration has none."
     ),
 ]
+
+
+MAX_STDIN_CHARS = 1 << 20
 
 
 def register(app: typer.Typer) -> None:
@@ -260,13 +264,22 @@ def status(root: RootOption = HostLayout.HOST, json_: JsonOption = False) -> Non
 
 def run(
     model: Annotated[str, typer.Argument(help="Model, as `edgekit status` names it.")],
-    prompt: Annotated[str, typer.Argument(help="The question.")],
+    prompt: Annotated[
+        str | None, typer.Argument(help="The question; without one: a chat, or standard input.")
+    ] = None,
     root: RootOption = HostLayout.HOST,
 ) -> None:
-    """Ask an installed model one question, as root of this host, and print the answer."""
+    """Ask an installed model, as root of this host: one question, or in a chat at a terminal."""
     from edgekit.operations.ask import ask_model
 
-    for piece in ask_model(HostLayout(root.resolve()), model, prompt):
+    layout = HostLayout(root.resolve())
+    if prompt is None and sys.stdin.isatty():
+        from edgekit.cli.chat import chat_at_terminal
+
+        chat_at_terminal(layout, model)
+        return
+    question = sys.stdin.read(MAX_STDIN_CHARS) if prompt is None else prompt
+    for piece in ask_model(layout, model, question.strip()):
         print(piece, end="", flush=True)
     print()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -112,6 +112,20 @@ def stream_answer(listen: str, api_key: str, model: str, prompt: str) -> Iterato
                 text = choice["delta"].get("content")
                 if text:
                     yield str(text)
+
+
+def stream_chat(
+    listen: str, api_key: str, request: dict[str, Any]
+) -> Generator[str, None, None]:
+    """The pieces of the answer to a body of `/api/chat`. Raises as `_answering`."""
+    with _answering(listen, api_key, "/api/chat", request) as response:
+        for line in response:
+            event = json.loads(line)
+            if "error" in event:
+                raise EngineError("the answer broke off", found=str(event["error"])[:300])
+            text = event.get("message", {}).get("content")
+            if text:
+                yield str(text)
 
 
 def _question(model: str, prompt: str, *, stream: bool) -> dict[str, object]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -177,6 +178,45 @@ def _audit(appliance: RunningAppliance) -> dict[str, int]:
     assert done.returncode == 0, done.stderr
     table: dict[str, int] = json.loads(done.stdout)
     return table
+
+
+def test_a_chat_at_a_terminal_answers_as_it_was_set(appliance: RunningAppliance) -> None:
+    main, side = os.openpty()
+    command = [appliance.demo_set.program, "run", MODEL, "--root", str(appliance.root)]
+    environment = {"PATH": "/usr/bin:/bin", "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    with subprocess.Popen(
+        command, stdin=side, stdout=side, stderr=side, env=environment, start_new_session=True
+    ) as chat:
+        os.close(side)
+        try:
+            _await(main, b">>>")
+            os.write(main, f"/set parameter temperature 0\r{QUESTION}\r".encode())
+            _await(main, ANSWER.encode())
+            os.write(main, b"/show parameters\r")
+            _await(main, b"temperature 0.0")
+            os.write(main, b"/bye\r")
+            assert chat.wait(30) == 0
+        finally:
+            chat.kill()
+    os.close(main)
+
+
+def _await(terminal: int, wanted: bytes) -> bytes:
+    """What the program writes until `wanted` is in it."""
+    said = b""
+    while wanted not in said:
+        assert select.select([terminal], [], [], 60)[0], said
+        said += os.read(terminal, 65536)
+    return said
+
+
+def test_a_question_may_come_through_a_pipe(appliance: RunningAppliance) -> None:
+    done = subprocess.run(
+        [appliance.demo_set.program, "run", MODEL, "--root", str(appliance.root)],
+        input=QUESTION, capture_output=True, text=True, check=False, timeout=120,
+        env={"PATH": "/usr/bin:/bin"},
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, ANSWER), done.stderr
 
 
 def test_the_engine_has_its_own_process_that_dies_with_the_service(

@@ -60,6 +60,12 @@ def bundle(
     profile: ProfileOption = None,
     host: HostOption = None,
     cache: CacheOption = None,
+    no_rehearsal: Annotated[
+        bool,
+        typer.Option(
+            "--insecure-no-rehearsal", help="Sign without having started the engines here."
+        ),
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Fetch, lay out and sign everything a recipe names, as one set for the stick."""
@@ -78,6 +84,7 @@ def bundle(
         roots=tuple(trust_root),
         locked=locked,
         host=load_host(profile, host, places=()),
+        rehearse=not no_rehearsal,
     )
     with progress_listener() as listener:
         result = run_bundle(options, listener)

@@ -95,6 +95,7 @@ def inspect(
             )
     for engine in table["engines"]:
         typer.echo(f"engine     {engine['kind']} ({engine['provider']} {engine['version']})")
+    typer.echo(f"rehearsed  {table['rehearsed_on'] or 'no engine was tried before signing'}")
     for image in table["images"]:
         typer.echo(f"image      {image['reference']}  {image['manifest'][:19]}")
     for role, row in table["roles"].items():

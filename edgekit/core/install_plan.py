@@ -175,7 +175,8 @@ def _appliance(
         audit_socket=str(layout.audit_socket()),
         models=tuple(_served_model(manifest, chosen) for chosen in selections),
         engines=tuple(
-            _engine(manifest, chosen, layout, statement.generation) for chosen in selections
+            engine_settings(manifest, chosen, layout, statement.generation)
+            for chosen in selections
         ),
     )
 
@@ -208,9 +209,10 @@ def _infill(shape: Mapping[str, ShapeValue]) -> InfillTokens:
     return InfillTokens(prefix, suffix, middle)
 
 
-def _engine(
+def engine_settings(
     manifest: Manifest, selection: Selection, layout: HostLayout, generation: str
 ) -> EngineSettings:
+    """How one selected model is served from a generation's folder."""
     model, chosen, pack = selection.model, selection.chosen, selection.pack
     entries = [manifest.entry(path) for path in selection.variant.files]
     socket = layout.engine_socket(model.name)

@@ -47,6 +47,7 @@ from edgekit.errors import (
 from edgekit.operations.keys import expiry
 from edgekit.operations.lock import load_lock, load_recipe, make_lock
 from edgekit.operations.packs import gather_pack, read_wheel_licenses
+from edgekit.operations.rehearse import Stage, rehearse
 from edgekit.sources.blob_cache import BlobCache
 from edgekit.sources.folder import fetch_folder
 from edgekit.sources.host_program import FrozenLibrary, read_frozen_libraries
@@ -91,6 +92,7 @@ class BundleOptions:
     volume_bytes: int = MAX_VOLUME_BYTES
     host: HostReport | None = None
     """A host, or the floor of a class of hosts, that must be able to run the set."""
+    rehearse: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,7 @@ class _Gathered:
     images: tuple[CarriedImage, ...]
     requirements: Requirements
     installer: Path
+    program: Path
     wheel_licenses: dict[str, str]
     terms: tuple[Input, ...]
     libraries: tuple[FrozenLibrary, ...]
@@ -276,6 +279,7 @@ class _Gatherer:
             images=images,
             requirements=self._requirements(files, packs),
             installer=runtime.one_file,
+            program=runtime.tree / "edgekit",
             wheel_licenses=self._wheel_licenses,
             terms=tuple(self._terms),
             libraries=libraries,
@@ -455,6 +459,10 @@ def _draft(
         used = {entry.digest for entry in kept}
         manifest = replace(manifest, entries=kept)
         blobs = tuple(blob for blob in blobs if blob.digest in used)
+    if options.rehearse:
+        places = {blob.digest: blob.path for blob in blobs}
+        stage = Stage(places, gathered.program, options.cache)
+        manifest = replace(manifest, rehearsed_on=rehearse(manifest, stage, listener))
     return SetDraft(
         manifest=manifest,
         blobs=blobs,

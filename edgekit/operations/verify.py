@@ -178,6 +178,7 @@ def inspection(verified: VerifiedSet) -> dict[str, Any]:
         "engines": [
             {"kind": e.kind, "provider": e.provider, "version": e.version} for e in manifest.engines
         ],
+        "rehearsed_on": manifest.rehearsed_on,
         "models": [
             {
                 "name": m.name,

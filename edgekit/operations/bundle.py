@@ -145,9 +145,9 @@ def bundle(options: BundleOptions, listener: Listener) -> BundleResult:
         )
     roots = _load_roots(options.roots)
     signers = tuple(load_signer(uri) for uri in options.keys)
-    _check_signers(signers, roots[-1])
     if options.locked:
         load_lock(options.recipe, digest)
+    _check_signers(signers, roots[-1])
     volumes = VolumeIndex(options.cache)
     early = _new_work_folder(options.out, f"{final.name}-new")
     try:

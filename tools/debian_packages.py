@@ -40,7 +40,8 @@ TESTS = {**DEMO, "podman": "podman", "crun": "crun", "strace": "strace", "ps": "
          "file": "file", "softhsm2-util": "softhsm2",
          "chromium": "chromium", "curl": "curl", "node": "nodejs", "npm": "npm",
          "mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs",
-         "mkfs.btrfs": "btrfs-progs"}
+         "mkfs.btrfs": "btrfs-progs",
+         "cmake": "cmake", "ninja": "ninja-build", "c++": "g++"}
 
 
 def ensure_packages(wanted: dict[str, str], report: Callable[[str], None]) -> list[str]:

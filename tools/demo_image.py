@@ -48,14 +48,20 @@ def write_layout(folder: Path, *, marker: str = "") -> str:
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
     manifests = [_image(blobs, arch, marker) for arch in ARCHITECTURES]
-    index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}
-    top = _store(blobs, _INDEX, _json(index))
-    top["annotations"] = {"org.opencontainers.image.ref.name": "hello"}
+    top = store_json(
+        blobs, _INDEX, {"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}
+    )
+    write_index(folder, top, "hello")
+    return str(top["digest"])
+
+
+def write_index(folder: Path, top: dict[str, Any], name: str) -> None:
+    """What makes a folder of blobs an OCI layout: `top` is its one image, under `name`."""
+    named = {**top, "annotations": {"org.opencontainers.image.ref.name": name}}
     (folder / "oci-layout").write_bytes(_json({"imageLayoutVersion": "1.0.0"}))
     (folder / "index.json").write_bytes(
-        _json({"schemaVersion": 2, "mediaType": _INDEX, "manifests": [top]})
+        _json({"schemaVersion": 2, "mediaType": _INDEX, "manifests": [named]})
     )
-    return str(top["digest"])
 
 
 def push(layout: Path, port: int, reference: str = REFERENCE) -> None:
@@ -71,7 +77,7 @@ def push(layout: Path, port: int, reference: str = REFERENCE) -> None:
 
 def _image(blobs: Path, arch: str, marker: str) -> dict[str, Any]:
     tar = _layer_tar(arch, marker)
-    layer = _store(blobs, _LAYER, gzip.compress(tar, 9, mtime=0))
+    layer = store_blob(blobs, _LAYER, gzip.compress(tar, 9, mtime=0))
     config = {
         "architecture": arch, "os": "linux", "created": _EPOCH,
         "config": {"Entrypoint": ["/bin/sh", "/hello.sh"], "Env": ["PATH=/bin"], "User": "65534"},
@@ -79,37 +85,45 @@ def _image(blobs: Path, arch: str, marker: str) -> dict[str, Any]:
         "history": [{"created": _EPOCH, "created_by": "tools/demo_image.py"}],
     }
     manifest = {"schemaVersion": 2, "mediaType": _MANIFEST,
-                "config": _store(blobs, _CONFIG, _json(config)), "layers": [layer]}
-    entry = _store(blobs, _MANIFEST, _json(manifest))
+                "config": store_json(blobs, _CONFIG, config), "layers": [layer]}
+    entry = store_json(blobs, _MANIFEST, manifest)
     return {**entry, "platform": {"architecture": arch, "os": "linux"}}
 
 
 def _layer_tar(arch: str, marker: str) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        _add(tar, "bin", kind=tarfile.DIRTYPE)
-        _add(tar, "bin/busybox", BUSYBOX.read_bytes(), mode=0o755)
+        add_member(tar, "bin", kind=tarfile.DIRTYPE)
+        add_member(tar, "bin/busybox", BUSYBOX.read_bytes(), mode=0o755)
         for applet in _APPLETS:
-            _add(tar, f"bin/{applet}", kind=tarfile.SYMTYPE, link="busybox")
-        _add(tar, "edgekit-arch", f"{arch}{marker}\n".encode())
-        _add(tar, "hello.sh", f'echo "{GREETING}"\nexec "$@"\n'.encode(), mode=0o755)
-        _add(tar, "tmp", kind=tarfile.DIRTYPE, mode=0o1777)
+            add_member(tar, f"bin/{applet}", kind=tarfile.SYMTYPE, link="busybox")
+        add_member(tar, "edgekit-arch", f"{arch}{marker}\n".encode())
+        add_member(tar, "hello.sh", f'echo "{GREETING}"\nexec "$@"\n'.encode(), mode=0o755)
+        add_member(tar, "tmp", kind=tarfile.DIRTYPE, mode=0o1777)
     return buffer.getvalue()
 
 
-def _add(
+def add_member(
     tar: tarfile.TarFile, name: str, data: bytes = b"", *, mode: int = 0o644,
     kind: bytes = tarfile.REGTYPE, link: str = "",
 ) -> None:
+    """A file, folder or link of a layer, with neither time nor owner."""
     info = tarfile.TarInfo(name)
     info.size, info.type, info.linkname = len(data), kind, link
     info.mode = 0o755 if kind == tarfile.DIRTYPE and mode == 0o644 else mode
     tar.addfile(info, io.BytesIO(data))
 
 
-def _store(blobs: Path, media_type: str, data: bytes) -> dict[str, Any]:
+def store_json(blobs: Path, media_type: str, value: object) -> dict[str, Any]:
+    """Store a document; its descriptor."""
+    return store_blob(blobs, media_type, _json(value))
+
+
+def store_blob(blobs: Path | None, media_type: str, data: bytes) -> dict[str, Any]:
+    """Store a blob where it is given a folder; its descriptor."""
     digest = _digest(data)
-    (blobs / digest.removeprefix("sha256:")).write_bytes(data)
+    if blobs is not None:
+        (blobs / digest.removeprefix("sha256:")).write_bytes(data)
     return {"mediaType": media_type, "digest": digest, "size": len(data)}
 
 

@@ -94,6 +94,13 @@ class EngineSettings:
     placement: str = "cpu"
     claims: tuple[tuple[str, int], ...] = ()
     """Planned bytes by where they are taken from: `host`, or an accelerator's identity."""
+    levels: tuple[str, ...] = ()
+    """Libraries of llama.cpp's arithmetic that should run on this processor, best first."""
+    helper: str = ""
+    """The program beside the engine that tries one of them."""
+    owner: int = 0
+    """Numeric user of an engine in a container, which is given the folder of its socket; 0: none.
+    """
 
     @property
     def memory(self) -> int:
@@ -206,6 +213,9 @@ def _engine(fields: Fields) -> EngineSettings:
         embedding=fields.boolean("embedding"),
         planned=_sizes(fields.table("planned", {})),
         placement=fields.text("placement", choices=("gpu", "mixed", "cpu"), default="cpu"),
+        levels=fields.texts("levels", max_items=64, max_length=4096),
+        helper=fields.text("helper", max_length=4096, default=""),
+        owner=fields.integer("owner", low=0, high=(1 << 31) - 1, default=0),
         claims=_sizes(fields.table("claims", {})),
     )
     fields.finish()

@@ -20,6 +20,7 @@ class EnginePack:
     brings its own), the `accelerator` it can drive, and for CUDA the toolkit it was built with and
     the compute capabilities (75 for 7.5) compiled in, all that the toolkit knows when empty.
     `python` is the host interpreter a wheelhouse needs, empty when the pack brings its own.
+    `image` names the container image of an engine that is one; `program` is then its manifest.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class EnginePack:
     cuda: tuple[int, int] = (0, 0)
     capabilities: tuple[int, ...] = ()
     python: str = ""
+    image: str = ""
 
 
 def engine_table(pack: EnginePack) -> dict[str, Any]:
@@ -49,6 +51,7 @@ def engine_table(pack: EnginePack) -> dict[str, Any]:
         "cuda": list(pack.cuda),
         "capabilities": list(pack.capabilities),
         "python": pack.python,
+        **({"image": pack.image} if pack.image else {}),
     }
 
 
@@ -66,8 +69,11 @@ def parse_engine(fields: Fields) -> EnginePack:
         cuda=parse_pair(fields, "cuda"),
         capabilities=_capabilities(fields),
         python=fields.text("python", pattern=r"([0-9]{1,3}\.[0-9]{1,3})?"),
+        image=fields.text("image", pattern=NAME_PATTERN) if "image" in fields.keys() else "",  # noqa: SIM118 - not a dict
     )
     fields.finish()
+    if (pack.provider == "image") != bool(pack.image):
+        raise fields.fail("image", "an engine from an image, and no other, names it")
     return pack
 
 

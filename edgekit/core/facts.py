@@ -8,7 +8,7 @@ docs/reference/probe.md.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
@@ -21,6 +21,8 @@ Version = tuple[int, int]
 SCHEMA = "edgekit.host/2"
 MAX_REPORT_BYTES = 4 << 20
 MAX_LISTED = 1000
+ADDED = frozenset(("engine_devices",))
+"""Facts that reports of earlier releases do not have: unknown there."""
 MAX_TEXT = 1000
 
 
@@ -147,6 +149,8 @@ class SystemFacts:
     python: Fact[str]
     listening: Fact[tuple[str, ...]]
     """Ports that something listens on already, as `127.0.0.1:11434`."""
+    engine_devices: Fact[tuple[str, ...]] = Fact(None, "not probed")
+    """Devices as an installed llama.cpp names them: `CPU cpu 24102 MiB AMD EPYC`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,11 @@ def unknown_facts(kind: type[T], source: str, **known: Any) -> T:
     """A group of facts of which nothing is known beside `known`; for hosts that are not here."""
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: known.get(name, Fact(None, source)) for name in names})
+
+
+def without_containers(report: HostReport, why: str) -> HostReport:
+    """The same host where no container may be used; `why` becomes the fact's source."""
+    return replace(report, system=replace(report.system, podman=Fact(None, why)))
 
 
 def report_table(report: HostReport) -> dict[str, Any]:
@@ -194,6 +203,8 @@ def _group(kind: Callable[..., T], table: Fields) -> T:
     """One dataclass of facts, each read by what its annotation says it is."""
     values: dict[str, Any] = {}
     for name, annotation in _annotations(kind).items():
+        if name in ADDED and name not in table.keys():  # noqa: SIM118 - not a dict
+            continue
         if get_origin(annotation) is Fact:
             values[name] = _fact(table.table(name), get_args(annotation)[0])
         else:

@@ -231,6 +231,23 @@ class _Reader:
         shape["expert_ffn"] = max(self._per_layer("expert_feed_forward_length"), default=0)
         return {name: number for name, number in shape.items() if number}
 
+    def _stale_bytes(self) -> int:
+        """Bytes of originals that stay mapped beside their copies in another order.
+
+        The engine gives back what lies before the first and behind the last tensor that it reads
+        from the file itself (llama-model-loader.cpp: `mmap_used`, `unmap_fragment`).
+        """
+        repacked, read = 0, list[tuple[int, int]]()
+        for tensor in self._header.tensors:
+            if tensor.type in _REPACKED and tensor.name != "token_embd.weight":
+                repacked += tensor.size
+            else:
+                read.append((tensor.offset, tensor.size))
+        if not repacked or not read:
+            return 0
+        span = max(offset + size for offset, size in read) - min(offset for offset, _ in read)
+        return max(0, min(repacked, span - sum(size for _, size in read)))
+
     def _sizes(self) -> Shape:
         """Bytes of the tensors: by layer (experts apart), embedding, output, and the rest."""
         layers, experts = [0] * self._layers, [0] * self._layers
@@ -251,10 +268,6 @@ class _Reader:
             "embedding_bytes": embedding,
             "output_bytes": output,
             "other_bytes": other,
-            "repacked_bytes": sum(
-                tensor.size
-                for tensor in self._header.tensors
-                if tensor.type in _REPACKED and tensor.name != "token_embd.weight"
-            ),
+            "stale_bytes": self._stale_bytes(),
         }
         return sizes | ({"expert_bytes": tuple(experts)} if any(experts) else {})

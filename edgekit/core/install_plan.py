@@ -17,13 +17,16 @@ from edgekit.core.appliance import (
     ServedModel,
     WeightsFile,
 )
+from edgekit.core.cpu_levels import FOLDER as LEVELS_FOLDER
+from edgekit.core.cpu_levels import HELPER, fitting_levels
 from edgekit.core.digest import Digest
+from edgekit.core.engine_pack import EnginePack
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.infill import InfillTokens
-from edgekit.core.launch import OWN_POOLING, Start, plan_launch
+from edgekit.core.launch import CONTAINER_USER, OWN_POOLING, Start, plan_launch
 from edgekit.core.planning.engine_report import need_terms
 from edgekit.core.planning.explain import selection_table
-from edgekit.core.planning.values import MIB, Candidate, Selection
+from edgekit.core.planning.values import CPU, MIB, Candidate, Selection
 from edgekit.core.preflight import Check, checks_table
 from edgekit.core.release import INFILL_KEYS, CarriedImage, Entry, Manifest, ShapeValue
 from edgekit.core.trust import ReleaseStatement
@@ -33,6 +36,10 @@ TREE_ROLES = ("runtime", "engine", "license", "document")
 """Entries that become files of the generation; the others are used where the blob lies."""
 
 ENGINE_UNIT = "edgekit-engine.service"
+GPU_ENGINE_UNIT = "edgekit-engine-gpu.service"
+IMAGE_ENGINE_UNIT = "edgekit-engine-image.service"
+ENGINE_UNITS = (ENGINE_UNIT, GPU_ENGINE_UNIT, IMAGE_ENGINE_UNIT)
+"""Templates that are rendered once per model, each under the name of its engine."""
 START_TIMEOUT_S = 300
 MEMORY_MARGIN_PERCENT = 25
 
@@ -90,11 +97,13 @@ def plan_install(
     previous: str | None,
     links: bool = True,
     checks: tuple[Check, ...] = (),
+    cpu_flags: tuple[str, ...] = (),
 ) -> InstallPlan:
     """Decide everything. `present` are blobs the host already holds.
 
     `links` is false where a generation cannot hard-link blobs, because state and releases lie on
-    different file systems. `checks` are what the preflight found out before.
+    different file systems. `checks` are what the preflight found out before, `cpu_flags` what the
+    kernel shows of the processor.
     """
     generation = statement.generation
     weights = _chosen_weights(manifest, selections)
@@ -102,7 +111,7 @@ def plan_install(
     tree = tuple(entry for entry in manifest.entries if entry.role in TREE_ROLES)
     used = {entry.digest: entry.size for entry in (*tree, *weights, *_image_entries(manifest))}
     missing = tuple(sorted(digest for digest in used if digest not in present))
-    appliance = _appliance(manifest, statement, selections, layout, listen)
+    appliance = _appliance(manifest, statement, selections, layout, listen, cpu_flags)
     disk_needs = _disk_needs(
         layout, used, missing, tree, _image_entries(manifest), links=links
     )
@@ -166,6 +175,7 @@ def _appliance(
     selections: tuple[Selection, ...],
     layout: HostLayout,
     listen: str,
+    cpu_flags: tuple[str, ...],
 ) -> Appliance:
     return Appliance(
         name=manifest.name,
@@ -175,7 +185,7 @@ def _appliance(
         audit_socket=str(layout.audit_socket()),
         models=tuple(_served_model(manifest, chosen) for chosen in selections),
         engines=tuple(
-            engine_settings(manifest, chosen, layout, statement.generation)
+            engine_settings(manifest, chosen, layout, statement.generation, cpu_flags)
             for chosen in selections
         ),
     )
@@ -210,13 +220,19 @@ def _infill(shape: Mapping[str, ShapeValue]) -> InfillTokens:
 
 
 def engine_settings(
-    manifest: Manifest, selection: Selection, layout: HostLayout, generation: str
+    manifest: Manifest,
+    selection: Selection,
+    layout: HostLayout,
+    generation: str,
+    cpu_flags: tuple[str, ...] = (),
 ) -> EngineSettings:
-    """How one selected model is served from a generation's folder."""
+    """How one selected model is served from a generation's folder; `cpu_flags` are the kernel's."""
     model, chosen, pack = selection.model, selection.chosen, selection.pack
     entries = [manifest.entry(path) for path in selection.variant.files]
     socket = layout.engine_socket(model.name)
-    program = layout.generation(generation) / str(pack.program)
+    folder = layout.generation(generation)
+    program = folder / str(pack.program)
+    levels = tuple(str(folder / path) for path in _levels(manifest, pack, cpu_flags))
     embedding = "embedding" in model.capabilities
     launch = plan_launch(
         pack,
@@ -230,6 +246,7 @@ def engine_settings(
             socket=str(socket),
             serving=chosen.serving,
             pooling=(model.pooling or OWN_POOLING) if embedding else "",
+            image=next((i.pinned for i in manifest.images if i.name == pack.image), ""),
         ),
     )
     return EngineSettings(
@@ -252,7 +269,21 @@ def engine_settings(
         planned=tuple(sorted(need_terms(chosen.need).items())) if chosen.need else (),
         placement=chosen.serving.placement,
         claims=_claims(chosen),
+        levels=levels,
+        helper=str(folder / str(pack.prefix) / HELPER) if levels else "",
+        owner=CONTAINER_USER if pack.image else 0,
     )
+
+
+def _levels(manifest: Manifest, pack: EnginePack, cpu_flags: tuple[str, ...]) -> list[str]:
+    """The pack's libraries of arithmetic for this processor, best first, as paths in the set."""
+    folder = f"{pack.prefix}/{LEVELS_FOLDER}"
+    names = [
+        entry.path.parts[-1]
+        for entry in manifest.entries
+        if "/".join(entry.path.parts[:-1]) == folder
+    ]
+    return [f"{folder}/{name}" for name in fitting_levels(names, cpu_flags)]
 
 
 def _claims(chosen: Candidate) -> tuple[tuple[str, int], ...]:
@@ -283,17 +314,25 @@ def _units(
         "ENGINES": " ".join(f"edgekit-engine@{e.name}.service" for e in appliance.engines),
     }
     units = {
-        name: render_unit(text, values) for name, text in templates.items() if name != ENGINE_UNIT
+        name: render_unit(text, values) for name, text in templates.items()
+        if name not in ENGINE_UNITS
     }
     for selection in selections:
         name = selection.model.name
         assert selection.chosen.need is not None
         limit = selection.chosen.need.host * (100 + MEMORY_MARGIN_PERCENT) // 100 + 64 * MIB
         units[f"edgekit-engine@{name}.service"] = render_unit(
-            templates[ENGINE_UNIT],
+            templates[_engine_unit(selection)],
             values | {"NAME": name, "ARGUMENT": escape_argument(name), "MEMORY_MAX": str(limit)},
         )
     return tuple(sorted(units.items()))
+
+
+def _engine_unit(selection: Selection) -> str:
+    """Which template: what an engine may open depends on where it computes."""
+    if selection.pack.image:
+        return IMAGE_ENGINE_UNIT
+    return ENGINE_UNIT if selection.chosen.serving.placement == CPU else GPU_ENGINE_UNIT
 
 
 def format_parameters(count: int) -> str:

@@ -7,12 +7,13 @@ the process ends on SIGTERM, and its log names the buffers it allocated.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.planning.llama_memory import CHECKPOINTS
-from edgekit.core.planning.values import Serving
+from edgekit.core.planning.values import DeviceShare, Serving
 from edgekit.errors import IncompatibleHostError
 
 OWN_POOLING = "own"
@@ -26,7 +27,8 @@ class Start:
     """What is started: the program, the model's name, where its files lie, and how it is served.
 
     `weights` are (file name, place) in the manifest's order, the first one is the one to open.
-    `pooling` is empty for a model that makes text.
+    `pooling` is empty for a model that makes text. `image` is the pinned reference of an engine
+    from an image, whose own entry point is the program.
     """
 
     program: str
@@ -35,6 +37,7 @@ class Start:
     socket: str
     serving: Serving
     pooling: str = ""
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +136,72 @@ def llama_server_arguments(start: Start) -> tuple[str, ...]:
     )
 
 
+def missing_options(help_text: str) -> list[str]:
+    """The options of `llama_server_arguments`, whatever is served, that `--help` does not name."""
+    share = DeviceShare("CUDA0", "", 1, 1)
+    serving = Serving(
+        2, 1, 1, 1, "f16", gpu_layers=1, host_experts=1, tensor_split=(1, 1), devices=(share,)
+    )
+    most = Start("", "", (("", ""),), "", serving, pooling="mean")
+    known = set(re.findall(r"--[a-z][a-z0-9-]*", help_text))
+    used = {word for word in llama_server_arguments(most) if word.startswith("--")}
+    return sorted(used - known)
+
+
 def _llama_server(start: Start) -> Launch:
     return Launch((start.program, *llama_server_arguments(start)))
+
+
+CONTAINER_USER = 61_000
+"""Who an engine in a container is on the host: a number that no package and no systemd gives out.
+The unit (systemd/edgekit-engine-image.service.in) hands it the folder of the socket."""
+CONTAINER_TASKS = 1024
+
+
+def contained(start: Start, arguments: tuple[str, ...]) -> Launch:
+    """An image by digest under podman, with what a unit of a pack has: one socket, no network.
+
+    Nothing is pulled; the container sees its own files, the weights and the folder of its socket,
+    all but the last read-only; it holds no capability and stays in the unit's control group, so
+    that the unit's limits count and nothing outlives it. Its output is the supervisor's.
+    """
+    folder = start.socket.rpartition("/")[0]
+    devices = tuple(f"--device=nvidia.com/gpu={share.identity}" for share in start.serving.devices)
+    return Launch(
+        (
+            "podman",
+            "run",
+            "--rm",
+            "--replace",
+            f"--name=edgekit-engine-{start.model}",
+            "--pull=never",
+            "--network=none",
+            "--read-only",
+            "--cap-drop=all",
+            "--security-opt=no-new-privileges",
+            "--security-opt=label=disable",
+            "--cgroups=disabled",
+            f"--ulimit=nproc={CONTAINER_TASKS}:{CONTAINER_TASKS}",
+            "--ulimit=nofile=1024:1024",
+            "--log-driver=passthrough",
+            f"--user={CONTAINER_USER}:{CONTAINER_USER}",
+            "--umask=0007",
+            *devices,
+            *(f"--volume={place}:{place}:ro" for _, place in start.weights),
+            f"--volume={folder}:{folder}",
+            start.image,
+            *arguments,
+        ),
+        (("HOME", "/var/lib/containers"),),
+    )
+
+
+def _llama_image(start: Start) -> Launch:
+    return contained(start, llama_server_arguments(start))
 
 
 _LAUNCHES: dict[tuple[str, str], Callable[[Start], Launch]] = {
     ("llama.cpp", "wheel"): _llama_wheel,
     ("llama.cpp", "source"): _llama_server,
+    ("llama.cpp", "image"): _llama_image,
 }

@@ -19,7 +19,7 @@ from edgekit.errors import EdgekitError, LockError
 SCHEMA = "edgekit.lock/1"
 MAX_LOCK_BYTES = 16 << 20
 MAX_FILE_BYTES = 1 << 50
-WHEEL_PATTERN = r"[A-Za-z0-9_.+!-]{1,200}\.whl"
+WHEEL_PATTERN = r"[A-Za-z0-9_.+!-]{1,200}\.(?:whl|tar\.gz)"
 REFERENCE_PATTERN = r"[a-zA-Z0-9][\w.:/@-]{2,300}"
 
 
@@ -44,7 +44,10 @@ class LockedVariant:
 
 @dataclass(frozen=True, slots=True)
 class LockedWheel:
-    """One wheel by its distribution name, version, file name, size in bytes and SHA-256."""
+    """One wheel by its distribution name, version, file name, size in bytes and SHA-256.
+
+    Of an engine from source it is the source archive (`.tar.gz`).
+    """
 
     name: str
     version: str

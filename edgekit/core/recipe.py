@@ -20,7 +20,8 @@ VERSION_PATTERN = r"[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}(?:-[a-z0-9.]{1,30})?"
 ARCHITECTURES = ("x86_64", "aarch64")
 VARIANT_FORMATS = ("gguf", "safetensors")
 TASKS = ("chat", "embedding")
-ENGINE_PROVIDERS = {"llama.cpp": ("wheel",)}
+ENGINE_PROVIDERS = {"llama.cpp": ("wheel", "source", "image")}
+RECIPE_ACCELERATORS = ("cpu", "cuda", "vulkan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,20 @@ class ModelRecipe:
 
 @dataclass(frozen=True, slots=True)
 class EngineRecipe:
-    """An engine to carry. `package` is the pinned requirement that the provider fetches."""
+    """An engine to carry. `package` is the pinned requirement that the provider fetches.
+
+    `accelerator` is what an engine from source or from an image can drive beside the processor.
+    An engine from an image has no package: `image` names the `[[image]]`, `version` is for people,
+    `cuda` the toolkit in it.
+    """
 
     kind: str
     provider: str
     package: str
+    accelerator: str = "cpu"
+    image: str = ""
+    version: str = ""
+    cuda: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +182,10 @@ def _recipe(fields: Fields) -> Recipe:
         names = [item.name for item in getattr(recipe, kind)]
         if len(set(names)) != len(names):
             raise fields.fail(kind.removesuffix("s"), "two entries have the same name")
+    images = {image.name for image in recipe.images}
+    for index, engine in enumerate(recipe.engines):
+        if engine.image and engine.image not in images:
+            raise fields.fail(f"engine.{index}.image", f"no [[image]] is called {engine.image}")
     if recipe.models and not recipe.engines:
         raise fields.fail("engine", "a recipe with models needs an engine")
     return recipe
@@ -260,12 +274,34 @@ def _canary(fields: Fields) -> Canary:
 
 def _engine(fields: Fields) -> EngineRecipe:
     kind = fields.text("kind", choices=tuple(ENGINE_PROVIDERS))
+    provider = fields.text("provider", choices=ENGINE_PROVIDERS[kind])
+    if provider == "image":
+        return _image_engine(fields, kind)
     engine = EngineRecipe(
         kind=kind,
-        provider=fields.text("provider", choices=ENGINE_PROVIDERS[kind]),
+        provider=provider,
         package=fields.text("package", pattern=REQUIREMENT_PATTERN),
+        accelerator=fields.text("accelerator", choices=RECIPE_ACCELERATORS, default="cpu"),
     )
     fields.finish()
+    if engine.accelerator != "cpu" and engine.provider != "source":
+        raise fields.fail("accelerator", "a wheel drives what it was built for")
+    return engine
+
+
+def _image_engine(fields: Fields, kind: str) -> EngineRecipe:
+    engine = EngineRecipe(
+        kind=kind,
+        provider="image",
+        package="",
+        accelerator=fields.text("accelerator", choices=RECIPE_ACCELERATORS, default="cpu"),
+        image=fields.text("image", pattern=NAME_PATTERN),
+        version=fields.text("version", pattern=r"[A-Za-z0-9.+!_-]{1,40}"),
+        cuda=_pair(fields, "cuda", default="0.0"),
+    )
+    fields.finish()
+    if (engine.accelerator == "cuda") != (engine.cuda > (0, 0)):
+        raise fields.fail("cuda", "an image for CUDA, and no other, says which CUDA is in it")
     return engine
 
 

@@ -100,6 +100,13 @@ class CarriedImage:
     manifest: Digest
     blobs: tuple[RelPath, ...]
 
+    @property
+    def pinned(self) -> str:
+        """`name@sha256:...`: the only form under which a carried image is run."""
+        name = self.reference.partition("@")[0]
+        head, separator, last = name.rpartition("/")
+        return f"{head}{separator}{last.partition(':')[0]}@{self.manifest}"
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -129,6 +136,10 @@ class Manifest:
                 raise FormatError(f"manifest lists a {kind} twice")
         for model in self.models:
             _check_variants(model)
+        carried = {image.name for image in self.images}
+        for pack in self.engines:
+            if pack.image and pack.image not in carried:
+                raise FormatError("an engine is an image that is not carried", found=pack.image)
 
     def entry(self, path: RelPath) -> Entry:
         """The entry at a path. Raises FormatError: a manifest that names a missing file is bad."""

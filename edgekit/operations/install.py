@@ -10,7 +10,7 @@ from edgekit.core import trust
 from edgekit.core.config_rules import is_address
 from edgekit.core.digest import Digest
 from edgekit.core.events import Listener, Warned
-from edgekit.core.facts import HostReport
+from edgekit.core.facts import HostReport, without_containers
 from edgekit.core.host_layout import DEFAULT_LISTEN, HostLayout
 from edgekit.core.install_plan import InstallPlan, plan_install
 from edgekit.core.planning.select import NO_WISHES, check_compatible, select_all
@@ -223,6 +223,8 @@ def _look(
     layout, manifest = options.layout, verified.manifest
     previous, listen = generations.current_generation(layout), options.listen_address()
     report = options.report or probe_host(places=(layout.state, layout.opt))
+    if layout.is_private:
+        report = without_containers(report, "a private root runs no containers")
     around = Surroundings()
     if options.report is None:
         around = look_around(layout, options.now, listen=None if previous else listen)
@@ -253,6 +255,7 @@ def _look(
         listen=listen,
         previous=previous,
         links=around.share(str(layout.state), str(layout.opt)) is not False,
+        cpu_flags=report.cpu.flags.value or (),
     )
     checks += check_disks(report, decided.disk_needs, around)
     found = replace(decided, checks=tuple(checks))

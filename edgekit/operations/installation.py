@@ -41,7 +41,7 @@ from edgekit.system import generations
 from edgekit.system.blob_store import copy_blobs, discard_blobs, discard_staging
 from edgekit.system.bundle_set import VerifiedSet
 from edgekit.system.files import durable_write
-from edgekit.system.images import has_podman, load_image, pinned_reference
+from edgekit.system.images import has_podman, load_image
 from edgekit.system.services import ForegroundServices
 from edgekit.system.trust_store import TrustStore
 from edgekit.system.weights import check_weights
@@ -221,7 +221,7 @@ class Installation:
                 continue
             with self._timed(f"image {image.name}"):
                 load_image(image, self._verified.manifest, self._layout)
-            loaded.append(pinned_reference(image))
+            loaded.append(image.pinned)
         return tuple(loaded)
 
     def _switch_and_start(self) -> None:

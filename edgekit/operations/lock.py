@@ -26,6 +26,7 @@ from edgekit.sources.blob_cache import BlobCache
 from edgekit.sources.folder import lock_folder
 from edgekit.sources.hub import lock_hub
 from edgekit.sources.images import lock_image
+from edgekit.sources.sdists import lock_sdist
 from edgekit.sources.wheels import lock_wheels
 from edgekit.system.digest_cache import DigestCache
 from edgekit.system.files import durable_write, read_bounded
@@ -107,11 +108,19 @@ def _lock_variant(
 def _lock_wheelhouses(
     recipe: Recipe, cache: BlobCache, listener: Listener
 ) -> tuple[LockedWheelhouse, ...]:
+    engines = [
+        (f"engine:{e.kind}:{e.provider}", e) for e in recipe.engines if e.provider != "image"
+    ]
+    sources = tuple(
+        LockedWheelhouse(owner, (lock_sdist(engine.package, cache, listener),))
+        for owner, engine in engines
+        if engine.provider == "source"
+    )
     wanted: list[tuple[str, tuple[str, ...]]] = [
-        (f"engine:{e.kind}:{e.provider}", (e.package,)) for e in recipe.engines
+        (owner, (engine.package,)) for owner, engine in engines if engine.provider != "source"
     ]
     wanted += [(f"wheels:{w.name}", w.requirements) for w in recipe.wheels]
-    return tuple(
+    return sources + tuple(
         LockedWheelhouse(owner, lock_wheels(requirements, recipe.target, cache, listener))
         for owner, requirements in wanted
     )

@@ -8,13 +8,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgekit.core.engine_pack import EnginePack
 from edgekit.core.events import Listener
-from edgekit.core.lock import Lock, LockedWheel
+from edgekit.core.lock import Lock, LockedImage, LockedWheel
+from edgekit.core.names import RelPath
 from edgekit.core.recipe import EngineRecipe, Target
-from edgekit.engines import llama_cpp_wheel
+from edgekit.engines import llama_cpp_source, llama_cpp_wheel
 from edgekit.engines.pack import BuiltPack
 from edgekit.sources.blob_cache import BlobCache
-from edgekit.sources.licenses import WheelLicense, read_wheel_license
+from edgekit.sources.licenses import WheelLicense, read_sdist_license, read_wheel_license
+from edgekit.sources.sdists import fetch_sdist
 from edgekit.sources.wheel_file import unpack_wheel
 from edgekit.sources.wheels import fetch_wheels
 
@@ -39,7 +42,11 @@ def gather_pack(
 
     Raises LockError for a lock without it, and what fetching and building raise.
     """
+    if engine.provider == "image":
+        return GatheredPack(_from_image(engine, lock.image(engine.image)))
     wheels = lock.wheelhouse(f"engine:{engine.kind}:{engine.provider}").wheels
+    if engine.provider == "source":
+        return _from_source(engine, wheels[0], target, cache, cache_dir, listener)
     paths = fetch_wheels(wheels, target, cache, listener)
     with tempfile.TemporaryDirectory(prefix="edgekit-engine-") as folder:
         library = unpack_together(wheels, paths, Path(folder))
@@ -52,6 +59,41 @@ def gather_pack(
             listener=listener,
         )
     return GatheredPack(built, read_wheel_licenses(wheels, paths, cache))
+
+
+def _from_image(engine: EngineRecipe, image: LockedImage) -> BuiltPack:
+    """The image's own blobs are carried as an image is; the pack only says that it is an engine."""
+    prefix = f"images/{image.name}"
+    pack = EnginePack(
+        kind=engine.kind,
+        provider="image",
+        version=engine.version,
+        prefix=RelPath(prefix),
+        program=RelPath(f"{prefix}/{image.manifest.digest.value}"),
+        accelerator=engine.accelerator,
+        cuda=engine.cuda,
+        image=image.name,
+    )
+    return BuiltPack(pack, ())
+
+
+def _from_source(
+    engine: EngineRecipe,
+    locked: LockedWheel,
+    target: Target,
+    cache: BlobCache,
+    cache_dir: Path,
+    listener: Listener,
+) -> GatheredPack:
+    place = fetch_sdist(locked, cache, listener)
+    built = llama_cpp_source.build_pack(
+        llama_cpp_source.SourceArchive(place, locked.version, locked.sha256.value),
+        accelerator=engine.accelerator,
+        arch=target.arch,
+        cache=cache_dir,
+        listener=listener,
+    )
+    return GatheredPack(built, {locked: read_sdist_license(place, locked.filename, cache)})
 
 
 def unpack_together(

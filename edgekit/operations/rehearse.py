@@ -89,7 +89,7 @@ def rehearse(manifest: Manifest, stage: Stage, listener: Listener) -> str:
         if not note.exists():
             listener(Started(f"rehearse {name}"))
             started = time.monotonic()
-            _play(manifest, selection, stage)
+            _play(manifest, selection, stage, report.cpu.flags.value or ())
             listener(Finished(f"rehearse {name}", f"{time.monotonic() - started:.1f} s"))
             note.parent.mkdir(parents=True, exist_ok=True)
             durable_write(note, name.encode() + b"\n")
@@ -154,10 +154,12 @@ def _place(report: HostReport) -> str:
     return ", ".join(" ".join(word.split()) for word in words)
 
 
-def _play(manifest: Manifest, selection: Selection, stage: Stage) -> None:
+def _play(
+    manifest: Manifest, selection: Selection, stage: Stage, flags: tuple[str, ...]
+) -> None:
     with _laid_out(manifest, selection, stage) as layout:
         settings = _questioned(
-            engine_settings(manifest, selection, layout, GENERATION), selection.model.name
+            engine_settings(manifest, selection, layout, GENERATION, flags), selection.model.name
         )
         folder = layout.generation(GENERATION)
         appliance = Appliance(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import tarfile
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ _FILE = re.compile(
     r"[^/]+\.dist-info/(?P<name>licenses/.+|(?:LICEN[CS]E|COPYING|NOTICE|AUTHORS)[^/]*)",
     re.IGNORECASE,
 )
+_SDIST_TEXT = re.compile(
+    r"LICEN[CS]E[^/]*|vendor/[^/]+/(?:LICEN[CS]E[^/]*|licenses/[^/]+|vendor/.+/LICEN[CS]E[^/]*)"
+)
+"""Of a source archive: its own text, and those of the project and libraries that it vendors."""
 _OSI = "License :: OSI Approved :: "
 
 
@@ -70,6 +75,35 @@ def read_wheel_license(wheel: Path, filename: str, cache: BlobCache) -> WheelLic
     except OSError as error:
         raise translate_os_error(error, f"reading {filename}") from error
     return _wheel_license(name, found, filename, cache)
+
+
+def read_sdist_license(archive: Path, filename: str, cache: BlobCache) -> WheelLicense:
+    """The same of a source archive: its PKG-INFO, its own texts and those of what it vendors.
+
+    Raises RefusedContentError naming the archive.
+    """
+    found: list[tuple[str, bytes]] = []
+    headers = Message()
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                inside = member.name.partition("/")[2]
+                wanted = _SDIST_TEXT.fullmatch(inside)
+                if not member.isreg() or not (wanted or inside == "PKG-INFO"):
+                    continue
+                if member.size > MAX_TEXT_BYTES:
+                    raise _refused(filename, f"{inside} is over {MAX_TEXT_BYTES} bytes")
+                stream = tar.extractfile(member)
+                data = stream.read() if stream else b""
+                if wanted:
+                    found.append((inside, data))
+                else:
+                    headers = BytesHeaderParser().parsebytes(data)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise _refused(filename, "its licence files cannot be read") from error
+    except OSError as error:
+        raise translate_os_error(error, f"reading {filename}") from error
+    return _wheel_license(_named(headers), sorted(found), filename, cache)
 
 
 def read_installed_license(

@@ -129,15 +129,18 @@ class _Maker:
             for wheel in house.wheels
         }
         engines = [self._engine(pack) for pack in manifest.engines]
-        images = [self._image(image) for image in self._lock.images]
+        images = {image.name: self._image(image) for image in self._lock.images}
         libraries = self._frozen_libraries()
         programs = [self._program()] if libraries else []
-        tops = [*self._models(), *engines, *programs, *libraries, *wheels.values(), *images]
+        tops = [*self._models(), *engines, *programs, *libraries, *wheels.values(),
+                *images.values()]
         for component in tops:
             bom.components.add(component)
         for pack, engine in zip(manifest.engines, engines, strict=True):
-            house = self._lock.wheelhouse(f"engine:{pack.kind}:{pack.provider}")
-            bom.register_dependency(engine, [wheels[wheel.filename] for wheel in house.wheels])
+            made_of = [images[pack.image]] if pack.image else [
+                wheels[wheel.filename] for wheel in self._engine_wheels(pack)
+            ]
+            bom.register_dependency(engine, made_of)
         for program in programs:
             bom.register_dependency(program, libraries)
         bom.register_dependency(root, tops)
@@ -194,8 +197,9 @@ class _Maker:
 
     def _engine(self, pack: EnginePack) -> Component:
         program = self._entries[pack.program]
-        house = self._lock.wheelhouse(f"engine:{pack.kind}:{pack.provider}")
-        names = [self._wheel_licenses.get(wheel.filename, "") for wheel in house.wheels[:1]]
+        names = [
+            self._wheel_licenses.get(wheel.filename, "") for wheel in self._engine_wheels(pack)[:1]
+        ]
         return Component(
             type=ComponentType.APPLICATION,
             name=pack.kind,
@@ -205,6 +209,12 @@ class _Maker:
             hashes=_hashes(program.digest),
             properties=_properties({"provider": pack.provider, "program": str(pack.program)}),
         )
+
+    def _engine_wheels(self, pack: EnginePack) -> tuple[LockedWheel, ...]:
+        """What the lock names for an engine; nothing for one that is an image."""
+        if pack.image:
+            return ()
+        return self._lock.wheelhouse(f"engine:{pack.kind}:{pack.provider}").wheels
 
     def _program(self) -> Component:
         """edgekit itself, as hosts run it."""

@@ -241,7 +241,7 @@ def _uv_environment(folder: Path) -> dict[str, str]:
 
     What the user set for uv itself wins.
     """
-    settings = _pip_settings(folder)
+    settings = pip_settings(folder)
     wanted = {
         "UV_FIND_LINKS": ",".join(settings.get("find-links", "").split()),
         "UV_NO_INDEX": "1" if settings.get("no-index", "").lower() in ("1", "true", "yes") else "",
@@ -257,7 +257,7 @@ def _uv_environment(folder: Path) -> dict[str, str]:
     return {**environment, **os.environ}
 
 
-def _pip_settings(folder: Path) -> dict[str, str]:
+def pip_settings(folder: Path) -> dict[str, str]:
     """pip's settings for downloading: its environment before its files, as pip reads them."""
     done = run([*_find_pip(), "config", "list"], timeout_s=60, cwd=folder, check=False)
     ranks = {"global": 0, "install": 1, "download": 2, ":env:": 3}

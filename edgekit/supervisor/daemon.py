@@ -1,7 +1,8 @@
 """`supervisor --appliance FILE --engine NAME`: verify, start, ask, then watch one engine.
 
 S1 every weights file hashes to what was signed
-S2 the engine starts, with exactly the environment of the plan
+S2 the engine starts, with exactly the environment of the plan and the best level of arithmetic
+   that a child computed right with
 S3 it says it is healthy, in time
 S4 it answers every canary prompt rightly
 S5 its weights lie on the device that was planned; a memory report that differs is a warning.
@@ -22,11 +23,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from edgekit.core.appliance import EngineSettings, at_site, parse_appliance
+from edgekit.core.appliance import Appliance, EngineSettings, at_site, parse_appliance
 from edgekit.core.site_config import SiteConfig
 from edgekit.errors import EdgekitError, EngineError, FormatError
 from edgekit.exit_codes import ExitCode
 from edgekit.supervisor.canary import check_answer, check_vectors, wait_healthy
+from edgekit.supervisor.containers import computed_s, hand_over
+from edgekit.supervisor.levels import level_environment
 from edgekit.supervisor.pulse import Pulse
 from edgekit.supervisor.tap import Tap, check_report
 from edgekit.supervisor.weights import verify_weights
@@ -55,7 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _on_stop_signals(_raise_stopped)
         site = load_site_config(options.config) if options.config else SiteConfig()
-        _supervise(_settings(options.appliance, options.engine, site))
+        appliance = _appliance(options.appliance, site)
+        settings = _settings(appliance, options.engine, options.appliance)
+        if settings.owner:
+            hand_over(Path(settings.socket).parent, settings.owner, Path(appliance.audit_socket))
+        _supervise(settings)
     except _StoppedError:
         return int(ExitCode.OK)
     except EdgekitError as error:
@@ -76,11 +83,14 @@ def _raise_stopped(_number: int, _frame: object) -> None:
     raise _StoppedError
 
 
-def _settings(path: Path, name: str, site: SiteConfig) -> EngineSettings:
+def _appliance(path: Path, site: SiteConfig) -> Appliance:
     try:
-        appliance = at_site(parse_appliance(path.read_bytes()), site)
+        return at_site(parse_appliance(path.read_bytes()), site)
     except OSError as error:
         raise FormatError("cannot read", where=str(path), found=error.strerror) from error
+
+
+def _settings(appliance: Appliance, name: str, path: Path) -> EngineSettings:
     try:
         return appliance.engine(name)
     except (KeyError, StopIteration) as error:
@@ -96,7 +106,9 @@ def _supervise(settings: EngineSettings) -> None:
         os.unlink(settings.socket)  # noqa: PTH108
     notify("STATUS=starting the engine")
     tap = Tap()
-    environment = {**DEFAULT_ENVIRONMENT, **dict(settings.environment)}
+    environment = {
+        **DEFAULT_ENVIRONMENT, **dict(settings.environment), **level_environment(settings)
+    }
     child = spawn(settings.argv, env=environment, output=tap.write)  # S2
     tap.start()
     try:
@@ -126,7 +138,7 @@ def _make_ready(settings: EngineSettings, child: Child, deadline: float) -> None
 def _watch(settings: EngineSettings, child: Child) -> NoReturn:
     """S6, until a signal or the engine's end."""
     interval = watchdog_interval()
-    pulse = Pulse(settings, child.processor_s)
+    pulse = Pulse(settings, computed_s(child.processor_s) if settings.owner else child.processor_s)
     next_ping = time.monotonic()
     while True:
         if interval is not None and time.monotonic() >= next_ping:

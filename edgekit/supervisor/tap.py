@@ -16,10 +16,12 @@ from edgekit.core.planning.engine_report import (
     device_problem,
     parse_buffers,
 )
+from edgekit.core.planning.values import CPU
 from edgekit.errors import EngineError
 from edgekit.system.engine_report import keep_report
 
 MAX_BUFFERS = 256
+LLAMA_CPP = "llama.cpp"
 
 
 class Tap:
@@ -53,9 +55,13 @@ def check_report(settings: EngineSettings, buffers: tuple[Buffer, ...]) -> list[
     """Hold what the engine reports against the plan, and keep it beside its socket.
 
     Returns a warning for each large difference. Raises EngineError when the weights do not lie on
-    the device that was planned. Silent for engines that report nothing.
+    the device that was planned, or when llama.cpp does not say that they do: it falls back in
+    silence. Other engines report nothing, and fail instead.
     """
     if not buffers:
+        if settings.kind == LLAMA_CPP and settings.placement != CPU:
+            raise EngineError("the engine does not say where its weights lie",
+                              needed=settings.placement)
         return []
     with suppress(OSError):
         keep_report(Path(settings.socket), buffers)

@@ -23,13 +23,6 @@ def has_podman() -> bool:
     return shutil.which("podman") is not None
 
 
-def pinned_reference(image: CarriedImage) -> str:
-    """`name@sha256:...`: the only form under which a carried image is run."""
-    name = image.reference.partition("@")[0]
-    head, separator, last = name.rpartition("/")
-    return f"{head}{separator}{last.partition(':')[0]}@{image.manifest}"
-
-
 def load_image(image: CarriedImage, manifest: Manifest, layout: HostLayout) -> None:
     """Load an image into podman and check that podman knows it under its digest.
 
@@ -52,11 +45,11 @@ def load_image(image: CarriedImage, manifest: Manifest, layout: HostLayout) -> N
             ],
             timeout_s=LOAD_TIMEOUT_S,
         )
-    known = run(["podman", "image", "exists", pinned_reference(image)], timeout_s=60, check=False)
+    known = run(["podman", "image", "exists", image.pinned], timeout_s=60, check=False)
     if known.returncode != 0:
         raise HostError(
             "podman loaded an image but does not know its digest",
-            needed=pinned_reference(image),
+            needed=image.pinned,
             hint="podman images --digests",
         )
 

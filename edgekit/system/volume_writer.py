@@ -100,15 +100,14 @@ def _link_known(
     return kept
 
 
-class Stream:
+class _Stream:
     """A digest over bytes that come one after the other, on a thread of its own."""
 
-    def __init__(self, algorithm: str = SUMS_ALGORITHM) -> None:
-        self._hasher = new_hasher(algorithm)
+    def __init__(self) -> None:
+        self._hasher = new_hasher(SUMS_ALGORITHM)
         self._thread = ThreadPoolExecutor(1)
 
     def add(self, data: memoryview) -> Future[None]:
-        """Take the next bytes, which may change again when the result is there."""
         return self._thread.submit(self._hasher.update, data)
 
     def digest(self) -> Future[str]:
@@ -116,11 +115,10 @@ class Stream:
         return self._thread.submit(self._hasher.hexdigest)
 
     def close(self) -> None:
-        """End the thread when its work is done."""
         self._thread.shutdown(wait=False)
 
 
-class Ring:
+class _Ring:
     """Block buffers used in turn; one is free again when all work on its last content is done."""
 
     def __init__(self, count: int) -> None:
@@ -128,7 +126,6 @@ class Ring:
         self._used: deque[tuple[bytearray, list[Future[Any]]]] = deque()
 
     def take(self) -> bytearray:
-        """A buffer of one block. Raises what failed in the work on its last content."""
         if self._left:
             self._left -= 1
             return bytearray(BLOCK_BYTES)
@@ -138,7 +135,6 @@ class Ring:
         return buffer
 
     def give_back(self, buffer: bytearray, work: list[Future[Any]]) -> None:
-        """The buffer may be taken again when all of this work is done."""
         self._used.append((buffer, work))
 
 
@@ -166,10 +162,10 @@ class _BlobDigests:
 
     def __init__(self, threads: ThreadPoolExecutor) -> None:
         self._threads = threads
-        self._open: dict[Digest, Stream] = {}
+        self._open: dict[Digest, _Stream] = {}
         self._found: list[tuple[BlobSource, Future[str]]] = []
 
-    def add(self, span: _Span, data: memoryview, volume: Stream) -> list[Future[Any]]:
+    def add(self, span: _Span, data: memoryview, volume: _Stream) -> list[Future[Any]]:
         """Take the next bytes of a blob, which `volume` has already; the work this makes."""
         blob, work = span.blob, list[Future[Any]]()
         if span.length == blob.size:
@@ -177,7 +173,7 @@ class _BlobDigests:
             self._found.append((blob, digest))
             return [digest]
         if span.start == 0:
-            self._open[blob.digest] = Stream() if span.offset else volume
+            self._open[blob.digest] = _Stream() if span.offset else volume
         stream = self._open[blob.digest]
         if stream is not volume:
             work.append(stream.add(data))
@@ -188,7 +184,7 @@ class _BlobDigests:
                 stream.close()
         return work
 
-    def goes_on(self, stream: Stream) -> bool:
+    def goes_on(self, stream: _Stream) -> bool:
         """Whether a blob of a volume that is complete goes on in the next one."""
         return stream in self._open.values()
 
@@ -213,7 +209,7 @@ class _Writer:
         self._sources = {blob.digest: blob for blob in blobs}
         self._algorithm = algorithm
         self._listener = listener
-        self._ring = Ring(2 * worker_count() + 1)
+        self._ring = _Ring(2 * worker_count() + 1)
         self._threads = ThreadPoolExecutor(worker_count())
         self._blobs = _BlobDigests(self._threads)
 
@@ -225,7 +221,7 @@ class _Writer:
 
     def write(self, path: Path, size: int, pieces: list[Piece]) -> Volume:
         """One volume, durable. Raises SourceDigestError, DiskFullError or HostError."""
-        whole = Stream()
+        whole = _Stream()
         blocks: list[Future[str]] = []
         try:
             with path.open("wb", buffering=0) as out:
@@ -246,7 +242,7 @@ class _Writer:
         return Volume(path.name, size, digest, tuple(block.result() for block in blocks))
 
     def _hash_spans(
-        self, spans: list[_Span], view: memoryview, whole: Stream
+        self, spans: list[_Span], view: memoryview, whole: _Stream
     ) -> list[Future[Any]]:
         work: list[Future[Any]] = []
         for span in spans:

@@ -29,6 +29,14 @@ SAMPLE = tuple(
     for number, shape in enumerate(s for s in SHAPES if s.name in _SAMPLED)
 )
 
+PLAIN_WAYS = ((8192, 1, "f16", 512, False), (1000, 3, "f16", 512, False))
+"""Without flash attention: the scores of all heads lie in the compute buffer."""
+PLAIN_SHAPES = tuple(s for s in SHAPES if s.name in (
+    "gqa", "qwen3", "phi3", "gemma2", "gemma3-dense-last", "smallthinker-dense-first", "gpt-oss",
+    "mixtral", "deepseek2-mla"))
+PLAIN_SAMPLE = tuple(Case(s, *PLAIN_WAYS[1]) for s in PLAIN_SHAPES
+                     if s.name in ("gemma2", "deepseek2-mla"))
+
 
 def check(measured: Measured) -> list[str]:
     """What the plan got wrong: the cache by a byte that shows, the compute buffer by 2 percent."""
@@ -52,6 +60,12 @@ def main() -> int:
         for way in WAYS:
             measured = measure(Case(shape, *way), ask=way == PEAK_WAY)
             failures += [f"{shape.name} {way}: {problem}" for problem in check(measured)]
+            rows.append(measured)
+            print(_row(measured), flush=True)
+    for shape in PLAIN_SHAPES:
+        for plain in PLAIN_WAYS:
+            measured = measure(Case(shape, *plain))
+            failures += [f"{shape.name} {plain}: {problem}" for problem in check(measured)]
             rows.append(measured)
             print(_row(measured), flush=True)
     peaks = [m for m in rows if _is_peak(m.case)]
@@ -86,7 +100,8 @@ def _row(measured: Measured) -> str:
     if _is_peak(case):
         peak = f"{measured.peak / MIB:.1f} | {_peak_percent(measured):+.1f} %"
     return (
-        f"| {case.shape.name} | {case.slots} x {case.context} {case.kv_type} "
+        f"| {case.shape.name} | {case.slots} x {case.context} {case.kv_type}"
+        f"{'' if case.flash else ' plain'} "
         f"| {found / MIB:.2f} | {cache / MIB:.2f} "
         f"| {ollama_cache(measured) / MIB:.2f} | {gguf_parser_cache(measured) / MIB:.2f} "
         f"| {buffer / MIB:.2f} | {100 * (compute / buffer - 1):+.2f} % | {peak} "
@@ -104,7 +119,8 @@ def _page(rows: list[Measured], summary: str, failures: list[str]) -> str:
         "and *gguf-parser* what the formulas say; *compute* is the engine's buffer and\n"
         "edgekit's difference; *peak* is the most the process held (VmHWM) after everybody\n"
         "filled the context twice, and edgekit's difference to it; then the differences of\n"
-        "Ollama's and of GPUStack's totals to what the process held.\n\n"
+        "Ollama's and of GPUStack's totals to what the process held. Flash attention is on but\n"
+        "in the ways that are called *plain*.\n\n"
         "The engine prints two decimals of a MiB. Rows, cells and layers are whole numbers, and\n"
         "one element more per cell would show: a cache that agrees in print agrees to the byte.\n\n"
         f"{summary}.\n\n"

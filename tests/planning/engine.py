@@ -38,6 +38,7 @@ class Case:
     slots: int
     kv_type: str
     batch: int = 512
+    flash: bool = True
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def measure(case: Case, *, ask: bool = False) -> Measured:
         with log.open("wb") as output:
             engine = subprocess.Popen(
                 [sys.executable, str(LAUNCHER), "--model", str(path), "--alias", "m",
-                 "--socket", str(folder / "e.sock"), *serving_arguments(serving)],
+                 "--socket", str(folder / "e.sock"), *serving_arguments(serving),
+                 "--flash-attn", "on" if case.flash else "off"],
                 stdout=output, stderr=output)
         try:
             _wait(engine, folder / "e.sock", log)
@@ -101,7 +103,7 @@ def measure(case: Case, *, ask: bool = False) -> Measured:
     assert match is not None
     need = llama_need(
         LlamaShape(variant, case.shape.arch), context=case.context, slots=case.slots,
-        batch=case.batch, kv_type=case.kv_type)
+        batch=case.batch, kv_type=case.kv_type, flash=case.flash)
     return Measured(
         case, variant, need, parse_buffers(text.splitlines()), text, int(match[1]) * 1024)
 

@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 
 from edgekit.core.planning.engine_report import compare, need_terms
-from tests.planning.__main__ import SAMPLE, check
+from tests.planning.__main__ import PLAIN_SAMPLE, SAMPLE, check
 from tests.planning.engine import Case, measure
 from tests.support.model_shapes import SHAPES
 
 
-@pytest.mark.parametrize("case", SAMPLE, ids=lambda case: case.shape.name)
+@pytest.mark.parametrize(
+    "case", [*SAMPLE, *PLAIN_SAMPLE],
+    ids=lambda case: case.shape.name + ("" if case.flash else "-plain"))
 def test_cache_and_compute_buffer_are_what_the_engine_allocates(case: Case) -> None:
     assert check(measure(case)) == []
 

@@ -18,6 +18,7 @@ from edgekit.system.process import spawn
 
 MIB = 1 << 20
 ON_GPU = (Buffer("weights", "CUDA0", 900 * MIB), Buffer("kv cache", "CUDA0", 64 * MIB))
+CACHE_ON_CPU = (Buffer("weights", "CUDA0", 900 * MIB), Buffer("kv cache", "CPU", 64 * MIB))
 ON_CPU = (Buffer("weights", "CPU_Mapped", 900 * MIB), Buffer("kv cache", "CPU", 64 * MIB))
 LOG = """\
 0.00.027.156 I load_tensors:   CPU_Mapped model buffer size =     3.26 MiB
@@ -55,7 +56,8 @@ def test_a_difference_above_two_percent_is_large(planned: int, large: bool) -> N
 @pytest.mark.parametrize(
     ("placement", "buffers", "is_problem"),
     [("gpu", ON_GPU, False), ("gpu", ON_CPU, True), ("mixed", ON_CPU, True),
-     ("mixed", ON_GPU + ON_CPU, False), ("cpu", ON_CPU, False), ("gpu", (), False)],
+     ("mixed", ON_GPU + ON_CPU, False), ("cpu", ON_CPU, False), ("gpu", (), False),
+     ("gpu", CACHE_ON_CPU, True), ("mixed", CACHE_ON_CPU, False)],
 )
 def test_an_engine_that_fell_back_to_the_processor_is_found_out(
     placement: str, buffers: tuple[Buffer, ...], is_problem: bool
@@ -73,6 +75,13 @@ def test_the_report_is_kept_beside_the_socket_and_warns(tmp_path: Path) -> None:
     assert check_report(settings(tmp_path, kv_cache=64 * MIB), ON_CPU) == []
     with pytest.raises(EngineError, match="on the processor"):
         check_report(replace(wrong, placement="gpu"), ON_CPU)
+
+
+def test_an_engine_that_does_not_say_where_it_computes_is_not_vouched_for(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="does not say"):
+        check_report(settings(tmp_path, "gpu"), ())
+    assert check_report(settings(tmp_path), ()) == []
+    assert check_report(replace(settings(tmp_path, "gpu"), kind="vllm"), ()) == []
 
 
 def test_a_tap_passes_lines_on_and_keeps_the_sizes(

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgekit.core import gguf
-from edgekit.core.gguf import GgufHeader, read_gguf_header
+from edgekit.core.gguf import GgufHeader, Tensor, read_gguf_header
 from edgekit.core.gguf_shape import gguf_shape
 from edgekit.core.names import RelPath
 from edgekit.core.release import SHAPE_KEYS
@@ -59,7 +59,7 @@ def test_a_good_file_is_read() -> None:
         "layers": 4, "width": 64, "ffn": 128, "heads": 4, "kv_heads": 2, "key_width": 16,
         "value_width": 16, "context": 1024, "vocabulary": 3, "window": 0, "windowed": (0,) * 4,
         "key_row": (32,) * 4, "value_row": (32,) * 4, "state": (0,) * 4, "layer_bytes": (0,) * 4,
-        "embedding_bytes": 0, "output_bytes": 0, "other_bytes": 68, "repacked_bytes": 0}
+        "embedding_bytes": 0, "output_bytes": 0, "other_bytes": 68, "stale_bytes": 0}
 
 
 def test_versions_two_and_three_are_read() -> None:
@@ -310,3 +310,16 @@ def test_every_single_changed_bit_is_a_header_or_a_weights_error() -> None:
         data = bytearray(GOOD_FILE)
         data[position // 8] ^= 1 << position % 8
         outcome(bytes(data))
+
+
+@pytest.mark.parametrize(("order", "stale"), [
+    ("NMN", 288), ("NMMN", 576), ("MNN", 0), ("NNM", 0), ("M", 0), ("NN", 0),
+])
+def test_originals_stay_mapped_only_between_tensors_that_are_read(order: str, stale: int) -> None:
+    """Matrices of Q4_0 are copied in another order; the engine unmaps what lies outside."""
+    tensors = tuple(
+        Tensor(f"blk.0.{number}", (512,), "Q4_0", number * 288, 288) if kind == "M"
+        else Tensor(f"blk.0.{number}", (72,), "F32", number * 288, 288)
+        for number, kind in enumerate(order))
+    header = GgufHeader({"general.architecture": "llama"}, {}, {}, {}, {}, tensors, 0)
+    assert gguf_shape(header)["stale_bytes"] == stale

@@ -31,8 +31,9 @@ from edgekit.core.planning.llama_memory import PROCESS_BYTES, llama_need
 from edgekit.core.planning.llama_shape import LlamaShape
 from edgekit.core.planning.rungs import MAX_SLOTS
 from edgekit.core.planning.select import check_compatible, select_all
-from edgekit.core.planning.values import MIB, MemoryNeed, Selection, Wishes
+from edgekit.core.planning.values import CPU, MIB, MemoryNeed, Selection, Wishes
 from edgekit.core.release import (
+    CarriedImage,
     CarriedModel,
     CarriedVariant,
     Entry,
@@ -455,13 +456,26 @@ STATEMENT = ReleaseStatement(
 
 def plan(
     root: Path, host: HostBuilder, *, present: frozenset[Digest] = frozenset(), links: bool = True,
+    pack: EnginePack = PACK, placement: str = CPU,
 ) -> InstallPlan:
+    """A whole plan, with `pack` as its engine and the weights where `placement` says."""
     layout = HostLayout(root)
     whole = manifest(model())
     tree = Entry(RelPath("runtime/edgekit"), "runtime", 300 * MIB, Digest.of(b"r"), executable=True)
-    whole = replace(whole, entries=(*whole.entries, tree))
+    carried = CarriedImage("engine", "r.test/engine:1", Digest.of(b"i", "sha256"), ())
+    levels = tuple(Entry(RelPath(f"engine/llama/cpu/libggml-cpu-{level}.so"), "engine", 9,
+                         Digest.of(level.encode())) for level in ("haswell", "x64", "zen4"))
+    is_source = pack.provider == "source"
+    whole = replace(whole, entries=tuple(sorted(
+        (*whole.entries, tree, *(levels if is_source else ())), key=lambda e: str(e.path))),
+        images=(carried,) if pack.image else ())
+    selections = tuple(
+        replace(s, pack=pack, chosen=replace(
+            s.chosen, serving=replace(s.chosen.serving, placement=placement)))
+        for s in select_all(whole, host.report()))
     return plan_install(
-        manifest=whole, statement=STATEMENT, selections=select_all(whole, host.report()),
+        manifest=whole, statement=STATEMENT, selections=selections,
+        cpu_flags=("sse4_2", "avx", "f16c", "fma", "avx2", "bmi2"),
         links=links, layout=layout, templates=read_unit_templates(), present=present,
         listen="127.0.0.1:11434", previous=None,
     )
@@ -495,3 +509,12 @@ def test_a_plan_is_printed_as_it_is_carried_out(tmp_path: Path) -> None:
     arguments = decided.appliance.engines[0].argv
     assert arguments[arguments.index("--ctx-size") + 1] == str(2 * 4096)
     assert arguments[arguments.index("--parallel") + 1] == "2"
+
+
+def test_levels_of_arithmetic_are_those_of_the_processor_best_first(tmp_path: Path) -> None:
+    source = replace(PACK, provider="source")
+    settings = plan(tmp_path, HostBuilder(), pack=source).appliance.engines[0]
+    assert [Path(path).name for path in settings.levels] == [
+        "libggml-cpu-haswell.so", "libggml-cpu-x64.so"]
+    assert settings.helper.endswith("/engine/llama/edgekit-ggml")
+    assert plan(tmp_path, HostBuilder()).appliance.engines[0].levels == ()

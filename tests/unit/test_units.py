@@ -5,22 +5,25 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgekit.core.host_layout import HostLayout
+from edgekit.core.planning.values import GPU
 from edgekit.core.preflight import MIN_SYSTEMD
 from edgekit.core.site_config import ServerConfig, SiteConfig
 from edgekit.core.site_units import DROP_IN, site_drop_ins
 from edgekit.operations.tls import seal_tls_key
 from edgekit.system.resources import read_unit_templates
 from edgekit.system.services import SystemdServices
-from tests.unit.test_planner import HostBuilder, plan
+from tests.unit.test_planner import PACK, HostBuilder, plan
 
 MAX_SCORE_TENTHS = {"edgekit-gateway.service": 5, "edgekit-auditd.service": 5,
                     "edgekit-forward.service": 5,
-                    "edgekit-engine@demo.service": 5, "edgekit-scrub.service": 50,
+                    "edgekit-engine@demo.service": 5, "edgekit-engine-gpu@demo.service": 8,
+                    "edgekit-engine-image@demo.service": 50, "edgekit-scrub.service": 50,
                     "edgekit-boot-check.service": 50}
 SINCE = {
     "LogRateLimitIntervalSec": 240,
@@ -46,8 +49,17 @@ ReadOnlyPaths Before Conflicts
 """))
 
 
+IMAGE = replace(PACK, provider="image", image="engine")
+CUDA = replace(PACK, provider="source", accelerator="cuda", cuda=(12, 8))
+
+
 def rendered() -> dict[str, str]:
-    return dict(plan(Path("/"), HostBuilder()).units)
+    """Every unit; those of engines that are started otherwise under the name of their template."""
+    units = dict(plan(Path("/"), HostBuilder()).units)
+    for kind, other in (("gpu", plan(Path("/"), HostBuilder(), pack=CUDA, placement=GPU)),
+                        ("image", plan(Path("/"), HostBuilder(), pack=IMAGE))):
+        units[f"edgekit-engine-{kind}@m.service"] = dict(other.units)["edgekit-engine@m.service"]
+    return units
 
 
 @pytest.mark.parametrize("name", sorted(read_unit_templates()))
@@ -99,6 +111,28 @@ def test_memory_is_limited_by_the_plan_and_the_engine_goes_first() -> None:
 
     order = [engine, units["edgekit-gateway.service"], units["edgekit-auditd.service"]]
     assert sorted(map(adjust, order), reverse=True) == [adjust(text) for text in order]
+
+
+def test_an_engine_on_an_accelerator_opens_its_devices_and_no_others() -> None:
+    units = rendered()
+    gpu = units["edgekit-engine-gpu@m.service"]
+    assert "DevicePolicy=closed" in gpu
+    assert "DeviceAllow=char-nvidiactl rw" in gpu
+    assert "PrivateDevices=yes" not in gpu
+    assert "PrivateDevices=yes" in units["edgekit-engine@m.service"]
+    shared = set(units["edgekit-engine@m.service"].splitlines()) - set(gpu.splitlines())
+    assert {line.partition("=")[0] for line in shared} == {
+        "Description", "PrivateDevices", "LimitMEMLOCK", "ProcSubset"}
+
+
+def test_an_engine_from_an_image_is_podmans_and_no_more_than_it_needs() -> None:
+    image = rendered()["edgekit-engine-image@m.service"]
+    assert {"PrivateNetwork=yes", "NoNewPrivileges=yes", "ProtectSystem=strict"} <= set(
+        image.splitlines())
+    settings = plan(Path("/"), HostBuilder(), pack=IMAGE).appliance.engines[0]
+    assert settings.owner > 0
+    assert {"--pull=never", "--network=none", "--read-only", "--cap-drop=all"} <= set(settings.argv)
+    assert [word for word in settings.argv if word.startswith("r.test/engine@sha256:")]
 
 
 def test_the_check_after_boot_outlives_the_appliance() -> None:

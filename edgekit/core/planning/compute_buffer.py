@@ -14,17 +14,20 @@ _FUSED = ("phi3",)
 _MIXERS = {"mamba": "mamba", "jamba": "mamba", "mamba2": "mamba2", "granitehybrid": "mamba2",
            "nemotron_h": "mamba2", "falcon-h1": "mamba2", "lfm2": "shortconv",
            "lfm2moe": "shortconv"}
+_SOFT_CAPPED = ("gemma2",)
 _VALUE_TURN = 64
 
 
-def compute_bytes(shape: LlamaShape, cells: Cells, *, slots: int, kv_type: str = "f16") -> int:
-    """Bytes of the buffer with flash attention on, for one step of a full batch.
+def compute_bytes(
+    shape: LlamaShape, cells: Cells, *, slots: int, kv_type: str = "f16", flash: bool = True
+) -> int:
+    """Bytes of the buffer for one step of a full batch; `flash`: with flash attention.
 
     The batch is rounded up so that everybody has as many tokens (llama-context.cpp: graph_reserve).
     """
     tokens = -(-cells.batch // slots) * slots
     return _graph_bytes(
-        _kinds(shape, cells, kv_type),
+        _kinds(shape, cells, kv_type, flash),
         shape.number("width"),
         shape.number("vocabulary"),
         Batch(tokens, slots, slots),
@@ -39,11 +42,15 @@ def _graph_bytes(
     return graph_bytes(layers, width=width, vocabulary=vocabulary, batch=batch, scaled=scaled)
 
 
-def _kinds(shape: LlamaShape, cells: Cells, kv_type: str) -> tuple[LayerKind, ...]:
-    return tuple(_kind(shape, cells, kv_type, layer) for layer in shape.telling_layers)
+def _kinds(
+    shape: LlamaShape, cells: Cells, kv_type: str, flash: bool
+) -> tuple[LayerKind, ...]:
+    return tuple(_kind(shape, cells, kv_type, flash, layer) for layer in shape.telling_layers)
 
 
-def _kind(shape: LlamaShape, cells: Cells, kv_type: str, layer: int) -> LayerKind:
+def _kind(
+    shape: LlamaShape, cells: Cells, kv_type: str, flash: bool, layer: int
+) -> LayerKind:
     family = shape.family
     expert_bytes = shape.expert_bytes[layer]
     heads = shape.number("heads")
@@ -53,6 +60,8 @@ def _kind(shape: LlamaShape, cells: Cells, kv_type: str, layer: int) -> LayerKin
     is_quantised = kv_type != "f16"
     return LayerKind(
         mask=cells.window if shape.windowed[layer] else cells.everything,
+        flash=flash,
+        soft_cap=family in _SOFT_CAPPED,
         windowed=bool(shape.windowed[layer]),
         keys_first=any(shape.windowed),
         key_turn=_turn(shape.number("key_width")) if is_quantised else 0,

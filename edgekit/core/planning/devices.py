@@ -49,7 +49,7 @@ def pack_problem(pack: EnginePack, report: HostReport) -> str | None:
     if pack.glibc > (0, 0) and (glibc is None or glibc < pack.glibc):
         return f"needs glibc {_dotted(pack.glibc)}, found {_dotted(glibc) if glibc else 'unknown'}"
     if pack.provider == "image" and report.system.podman.value is None:
-        return "needs podman, found none"
+        return f"needs podman, found none ({report.system.podman.source})"
     if pack.python and not (report.system.python.value or "").startswith(pack.python):
         return f"needs Python {pack.python}, found {report.system.python.value or 'none'}"
     return None

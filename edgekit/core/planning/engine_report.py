@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgekit.core.planning.values import CPU, MIB, MemoryNeed
+from edgekit.core.planning.values import CPU, GPU, MIB, MemoryNeed
 
 TOLERANCE_PERCENT = 2
 """A difference above this is a warning with both numbers."""
@@ -92,9 +92,10 @@ def compare(planned: Mapping[str, int], buffers: tuple[Buffer, ...]) -> tuple[Di
 
 
 def device_problem(placement: str, buffers: tuple[Buffer, ...]) -> str | None:
-    """Why the weights do not lie where the plan put them; None when they do.
+    """Why weights or cache do not lie where the plan put them; None when they do.
 
-    llama.cpp falls back to the processor in silence and keeps answering.
+    llama.cpp falls back to the processor in silence and keeps answering. The embedding stays on the
+    host even when every layer is on an accelerator, the cache of those layers does not.
     """
     weights = [buffer for buffer in buffers if buffer.kind == "weights"]
     on_device = [b for b in weights if not b.device.startswith(_HOST_NAMES)]
@@ -102,4 +103,8 @@ def device_problem(placement: str, buffers: tuple[Buffer, ...]) -> str | None:
         return None
     if not on_device:
         return "the weights are on the processor, planned was an accelerator"
+    if placement == GPU and any(
+        b.kind in ("kv cache", "state") and b.device.startswith(_HOST_NAMES) for b in buffers
+    ):
+        return "the cache is on the processor, planned was an accelerator for every layer"
     return None

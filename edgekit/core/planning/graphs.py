@@ -25,10 +25,13 @@ class LayerKind:
     cache. `norms` are per-head norms of queries and keys,
     `bias` additions after them, `post_norms` norms after attention and MLP, `fused` one
     matrix for queries, keys and values; with an `early_router` experts are chosen by the layer's
-    input. `state` are numbers per user of a recurrent mixer, `inner` its width.
+    input. Without `flash` attention the scores of all heads are laid out, with `soft_cap` through a
+    hyperbolic tangent. `state` are numbers per user of a recurrent mixer, `inner` its width.
     """
 
     mask: int = 0
+    flash: bool = True
+    soft_cap: bool = False
     windowed: bool = False
     keys_first: bool = False
     key_turn: int = 0
@@ -113,14 +116,17 @@ class _Builder:
 
     def _mask(self, kind: LayerKind) -> int:
         if kind.windowed not in self._masks:
-            size = HALF * kind.mask * self._batch.tokens
+            size = (HALF if kind.flash else FLOAT) * kind.mask * self._batch.tokens
             self._masks[kind.windowed] = self.graph.input(size)
         return self._masks[kind.windowed]
 
     def _indices(self, kind: LayerKind) -> tuple[int, int]:
         """Where in a cache the rows of K and of V go; one pair for each cache."""
         if kind.windowed not in self._places:
-            one, two = (self.graph.input(INDEX * self._batch.tokens) for _ in range(2))
+            # without flash attention values lie transposed, and each element has a place
+            each = 1 if kind.flash else kind.value_row
+            one = self.graph.input(INDEX * self._batch.tokens)
+            two = self.graph.input(INDEX * self._batch.tokens * each)
             self._places[kind.windowed] = (one, two)
         return self._places[kind.windowed]
 
@@ -229,7 +235,10 @@ class _Builder:
             self.graph.sink(self.graph.view(value), indices[1])
         by_head = self.graph.view(self.graph.view(query))
         wide = kind.heads * kind.latent_rank if kind.latent_rank else kind.queries
-        attended = self._row(wide, by_head, self._mask(kind))
+        attended = (
+            self._row(wide, by_head, self._mask(kind)) if kind.flash
+            else self._scored(kind, wide, by_head)
+        )
         if kind.latent_rank:
             out = self._row(kind.queries, self.graph.view(attended))
             out = self._row(kind.queries, self.graph.view(out))
@@ -238,6 +247,14 @@ class _Builder:
             self._routed = self._route(kind, self._input)
         attended = self._turned(kind, "value", kind.queries, self.graph.view(attended))
         return self._row(self._width, attended)
+
+    def _scored(self, kind: LayerKind, wide: int, query: int) -> int:
+        """Attention in its parts: scores of all cells, softmax, product with the values."""
+        scores = self._row(kind.mask * kind.heads, query)
+        for _ in range(3 if kind.soft_cap else 0):
+            scores = self._row(kind.mask * kind.heads, scores, in_place=True)
+        scores = self._row(kind.mask * kind.heads, scores, self._mask(kind), in_place=True)
+        return self._row(wide, self.graph.view(self._row(wide, scores)))
 
     def _latent(self, kind: LayerKind, normed: int) -> int:
         """Multi-head latent attention: queries are taken into the space of the compressed rows."""

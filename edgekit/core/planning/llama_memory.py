@@ -52,10 +52,13 @@ def llama_need(
     gpu_layers: int = 0,
     host_experts: int = 0,
     devices: int = 0,
+    flash: bool = True,
 ) -> MemoryNeed:
     """Bytes llama.cpp needs for `slots` streams of `context` tokens.
 
-    `gpu_layers` counts from the back; the output is one more than the layers and goes first.
+    Flash attention is on wherever edgekit starts the engine; without `flash` is the need of an
+    engine whose backend has none. `gpu_layers` counts from the back; the output is one more than
+    the layers and goes first.
     """
     cells = Cells.of(shape, context=context, slots=slots, batch=batch)
     first = max(0, shape.layers - max(0, gpu_layers - 1)) if gpu_layers else shape.layers
@@ -65,7 +68,7 @@ def llama_need(
     state = state_bytes(shape, slots=slots)
     device_state = state_bytes(shape, slots=slots, layers=on_device)
     weights = _device_weights(shape, first, has_output=gpu_layers > 0, host_experts=host_experts)
-    compute = compute_bytes(shape, cells, slots=slots, kv_type=kv_type)
+    compute = compute_bytes(shape, cells, slots=slots, kv_type=kv_type, flash=flash)
     used = max(1, devices) if gpu_layers else 0
     terms = [
         MemoryTerm("weights", _host_weights(shape, weights), weights),
@@ -85,7 +88,7 @@ def llama_need(
     checkpoints = CHECKPOINTS * checkpoint_bytes(shape, cells, slots=slots, kv_type=kv_type)
     if checkpoints:
         terms.insert(-1, MemoryTerm("checkpoints", checkpoints))
-    return MemoryNeed(tuple(terms), cached=0 if used else shape.number("repacked_bytes"))
+    return MemoryNeed(tuple(terms), cached=0 if used else shape.number("stale_bytes"))
 
 
 def checkpoint_bytes(shape: LlamaShape, cells: Cells, *, slots: int, kv_type: str) -> int:

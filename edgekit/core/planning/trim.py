@@ -22,7 +22,9 @@ def trim(manifest: Manifest, report: HostReport) -> Manifest:
     engines = tuple(p for p in manifest.engines if _is_usable(p, report, selections))
     models = tuple(_trimmed(model, selection) for model, selection in zip(
         manifest.models, selections, strict=True))
-    return replace(manifest, engines=engines, models=models)
+    gone = {pack.image for pack in manifest.engines} - {pack.image for pack in engines}
+    images = tuple(image for image in manifest.images if image.name not in gone)
+    return replace(manifest, engines=engines, models=models, images=images)
 
 
 def is_dropped(path: RelPath, before: Manifest, after: Manifest) -> bool:

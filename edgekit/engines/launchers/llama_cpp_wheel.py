@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -21,6 +22,10 @@ CACHE_TYPES = {
     "f16": xllamacpp.ggml_type.GGML_TYPE_F16,
     "q8_0": xllamacpp.ggml_type.GGML_TYPE_Q8_0,
 }
+FLASH = {
+    "on": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
 _POOLING = xllamacpp.llama_pooling_type
 POOLINGS = {
     "own": _POOLING.LLAMA_POOLING_TYPE_UNSPECIFIED,
@@ -31,7 +36,10 @@ POOLINGS = {
 
 
 def main() -> None:
-    """Load the model, listen, wait for SIGTERM."""
+    """Load the model, listen, wait for SIGTERM; or, told `devices`, list what ggml sees."""
+    if sys.argv[1:] == ["devices"]:
+        _list_devices()
+        return
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     params = _params(options)
@@ -41,6 +49,20 @@ def main() -> None:
     print(f"listening on {server.listening_address}", file=sys.stderr, flush=True)
     while True:
         signal.pause()
+
+
+def _list_devices() -> None:
+    """One JSON object per line, sizes in bytes, as the `source` provider's helper prints them."""
+    for device in xllamacpp.get_device_info():
+        kind = device["type"].name.rpartition("_")[2].lower()
+        table = {
+            "name": device["name"],
+            "description": device["description"],
+            "type": kind,
+            "free": device["memory_free"],
+            "total": device["memory_total"],
+        }
+        print(json.dumps(table), flush=True)
 
 
 def _options() -> argparse.Namespace:
@@ -56,6 +78,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cache-type-k", choices=CACHE_TYPES, default="f16", help="K in the cache")
     parser.add_argument("--cache-type-v", choices=CACHE_TYPES, default="f16", help="V in the cache")
     parser.add_argument("--ctx-checkpoints", type=int, default=0, help="copies kept per slot")
+    parser.add_argument("--flash-attn", choices=FLASH, default="on", help="for measurements")
     parser.add_argument("--n-gpu-layers", type=int, choices=(0,), default=0, help="CPU build: none")
     parser.add_argument(
         "--embedding",
@@ -85,7 +108,7 @@ def _params(options: argparse.Namespace) -> xllamacpp.CommonParams:
     params.n_gpu_layers = options.n_gpu_layers
     params.cache_type_k = CACHE_TYPES[options.cache_type_k]
     params.cache_type_v = CACHE_TYPES[options.cache_type_v]
-    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    params.flash_attn_type = FLASH[options.flash_attn]
     params.use_jinja = True
     params.offline = True
     params.ui = False

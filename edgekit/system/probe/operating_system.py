@@ -8,6 +8,7 @@ import re
 import time
 
 from edgekit.core.facts import Fact, SystemFacts
+from edgekit.system.probe.engine_devices import probe_engine_devices
 from edgekit.system.probe.firmware import probe_machine, probe_secure_boot, probe_tpm, probe_virtual
 from edgekit.system.probe.ports import probe_listening
 from edgekit.system.probe.view import HostView
@@ -42,6 +43,7 @@ def probe_system(view: HostView) -> SystemFacts:
         compiler=_version_of(view, "cc"),
         python=_python(view),
         listening=probe_listening(view),
+        engine_devices=probe_engine_devices(view),
     )
 
 

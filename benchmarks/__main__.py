@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks import (
     bundle,
+    measure,
     peak_memory,
     rebuild_unchanged,
     start_up,
@@ -18,7 +19,7 @@ from benchmarks import (
     verify_only,
     write_volumes,
 )
-from benchmarks.measure import render, run_child
+from benchmarks.measure import CACHES, render, run_child
 
 BENCHMARKS = {
     "verify_and_copy": verify_and_copy.run,
@@ -73,7 +74,12 @@ def _arguments() -> argparse.Namespace:
         "--keep", type=Path, metavar="DIR", help="make the payload there, keep it, and use it again"
     )
     parser.add_argument("--json", action="store_true", help="rows as JSON")
+    parser.add_argument(
+        "--caches", choices=CACHES, help="only these page caches, where both would be measured"
+    )
     arguments = parser.parse_args()
+    if arguments.caches:
+        measure.only_caches = arguments.caches
     unknown = set(arguments.names) - set(BENCHMARKS)
     if unknown or arguments.bytes < 1 or arguments.rounds < 1:
         parser.error(f"unknown name, or a number below 1 (names: {', '.join(BENCHMARKS)})")

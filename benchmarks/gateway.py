@@ -151,18 +151,19 @@ def _start(
     engine = work / "engine.sock"
     port = _free_port()
     argv = [sys.executable, "-m", "benchmarks.gateway_engine", str(engine), str(port)]
-    stack.enter_context(_running(argv, engine.exists))
-    edgekit, process = _edgekit(work, stack, str(engine), slots=SLOTS, context=CONTEXT)
+    stack.enter_context(running(argv, engine.exists))
+    edgekit, process = start_edgekit(work, stack, str(engine), slots=SLOTS, context=CONTEXT)
     contenders = [Contender("direct", str(engine), "none"), edgekit]
     if litellm:
         contenders.append(_litellm(work, stack, port))
     return contenders, process
 
 
-def _edgekit(
-    work: Path, stack: ExitStack, engine: str, *, slots: int, context: int
+def start_edgekit(
+    work: Path, stack: ExitStack, engine: str, *, slots: int, context: int, records: bool = True
 ) -> tuple[Contender, subprocess.Popen[bytes]]:
-    """Audit writer and gateway in front of an engine's socket."""
+    """Audit writer and gateway in front of an engine's socket; without `records`, the gateway alone
+    and in one that skips them."""
     port = _free_port()
     key, token = make_api_key(
         secrets.token_bytes(4), secrets.token_bytes(32), scopes=("chat",), note="", created=0
@@ -172,10 +173,14 @@ def _edgekit(
     (work / "appliance.json").write_bytes(encode_appliance(appliance))
     audit = work / "audit.sock"
     writer = ["-m", "edgekit", "daemon", "auditd", "--log", str(work / "audit")]
-    stack.enter_context(_running([sys.executable, *writer, "--socket", str(audit)], audit.exists))
-    gateway = ["-m", "edgekit", "daemon", "gateway", "--appliance", str(work / "appliance.json")]
-    argv = [sys.executable, *gateway, "--keys", str(work / "keys.json")]
-    process = stack.enter_context(_running(argv, lambda: _answers(f"http://127.0.0.1:{port}/")))
+    program = ["-m", "benchmarks.unrecorded"]
+    if records:
+        argv = [sys.executable, *writer, "--socket", str(audit)]
+        stack.enter_context(running(argv, audit.exists))
+        program = ["-m", "edgekit", "daemon", "gateway"]
+    argv = [sys.executable, *program, "--appliance", str(work / "appliance.json")]
+    argv += ["--keys", str(work / "keys.json")]
+    process = stack.enter_context(running(argv, lambda: _answers(f"http://127.0.0.1:{port}/")))
     return Contender("edgekit", f"127.0.0.1:{port}", token), process
 
 
@@ -221,7 +226,7 @@ def _litellm(work: Path, stack: ExitStack, engine_port: int) -> Contender:
     argv = [str(environment / "bin/litellm"), "--config", str(work / "litellm.json")]
     argv += ["--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
     url = f"http://127.0.0.1:{port}/health/liveliness"
-    stack.enter_context(_running(argv, lambda: _answers(url)))
+    stack.enter_context(running(argv, lambda: _answers(url)))
     return Contender("LiteLLM", f"127.0.0.1:{port}", key)
 
 
@@ -232,16 +237,16 @@ def _real(work: Path, stack: ExitStack, rounds: int) -> list[Figure]:
     argv += ["--model", str(WEIGHTS), "--alias", "demo", "--socket", str(engine)]
     argv += ["--ctx-size", "2048", "--parallel", "4", "--threads", "1"]
     argv += ["--batch-size", "512", "--ubatch-size", "512"]
-    stack.enter_context(_running(argv, engine.exists))
+    stack.enter_context(running(argv, engine.exists))
     time.sleep(2)
-    edgekit, _ = _edgekit(work, stack, str(engine), slots=4, context=512)
+    edgekit, _ = start_edgekit(work, stack, str(engine), slots=4, context=512)
     contenders = [Contender("direct", str(engine), "none"), edgekit]
     runs = [[_load("streams", c, 4, 400, 0, 1) for c in contenders] for _ in range(rounds)]
     return _figures("4 streams, llama.cpp's server", contenders, runs, "tokens/s")
 
 
 @contextmanager
-def _running(argv: Sequence[str], ready: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
+def running(argv: Sequence[str], ready: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is ready; ended at the end."""
     quiet = subprocess.DEVNULL
     with tempfile.TemporaryFile() as log:

@@ -20,6 +20,10 @@ DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 MIN_COLD_BYTES = 100_000_000
 """Less data says nothing about cold caches, and dropping them disturbs the whole machine."""
 
+CACHES = ("warm", "cold")
+only_caches: str | None = None
+"""Which page caches to measure with, both unless set: a long comparison may go in two parts."""
+
 PYTHON_CHILD = (sys.executable, "-m", "benchmarks.child")
 
 
@@ -145,8 +149,10 @@ def compare_warm_and_cold(
     contenders: Sequence[Contender], *, amount: int, rounds: int, folder: Path
 ) -> list[Row]:
     """`compare` with warm caches, and cold ones where that is possible and worth it."""
-    rows = compare(contenders, amount=amount, rounds=rounds, folder=folder)
-    if amount < MIN_COLD_BYTES:
+    rows: list[Row] = []
+    if only_caches != "cold":
+        rows += compare(contenders, amount=amount, rounds=rounds, folder=folder)
+    if only_caches == "warm" or amount < MIN_COLD_BYTES:
         return rows
     if not can_drop_caches():
         print("caches cannot be dropped here (not root): warm only", file=sys.stderr)

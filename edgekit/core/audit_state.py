@@ -7,13 +7,21 @@ epoch, `checkpoint` is the signature that an ended epoch asked for.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgekit.core.audit_chain import LOG_SCHEMA, Head, LogLine, Pace, empty_head, times_of
+from edgekit.core.audit_chain import (
+    LOG_SCHEMA,
+    Head,
+    LogLine,
+    Pace,
+    empty_head,
+    seal_records,
+    times_of,
+)
 from edgekit.core.audit_checkpoint import Checkpoint
-from edgekit.core.audit_keys import LOG_ID_PATTERN
+from edgekit.core.audit_keys import LOG_ID_PATTERN, MacKey
 from edgekit.core.audit_record import STAMPED, AuditEvent, Times, own_event
 from edgekit.core.fields import Fields
 from edgekit.core.merkle import DIGEST_BYTES, Tree
@@ -115,6 +123,18 @@ class LogState:
         self.tree.add(leaf)
         self.seq += 1
         self.epoch.records += 1
+
+    def write(self, events: Iterable[AuditEvent], when: Times, key: MacKey) -> list[bytes]:
+        """The lines (no newlines) of the next records, which are then part of this state."""
+        lines, leaves = [], []
+        for line, leaf, chain in seal_records(events, self.seq, self.chain, when, key):
+            lines.append(line)
+            leaves.append(leaf)
+            self.chain = chain
+        self.tree.extend(leaves)
+        self.seq += len(lines)
+        self.epoch.records += len(lines)
+        return lines
 
     def next_end(self, pace: Pace, *, signs: bool, rekeyed: bool = False) -> EpochEnd:
         """What the record that ends the epoch now has to say."""

@@ -10,7 +10,7 @@ n: with them alone more leaves can be added and the root be computed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from edgekit.errors import AuditFormatError
 
@@ -59,6 +59,18 @@ class Tree:
             size >>= 1
         peaks.append(leaf)
         self._size += 1
+
+    def extend(self, leaves: Iterable[bytes]) -> None:
+        """Add leaf hashes, in their order."""
+        size, peaks, sha384 = self._size, self._peaks, hashlib.sha384
+        for node in leaves:
+            width = size
+            while width & 1:
+                node = sha384(b"\x01" + peaks.pop() + node).digest()  # noqa: PLW2901
+                width >>= 1
+            peaks.append(node)
+            size += 1
+        self._size = size
 
     def root(self) -> bytes:
         """The tree's root; SHA-384 of nothing for an empty tree."""

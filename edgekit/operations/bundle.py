@@ -20,6 +20,7 @@ from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.events import Finished, Listener, Started
 from edgekit.core.facts import HostReport
+from edgekit.core.layout import LARGE_BLOB_BYTES
 from edgekit.core.lock import Lock, LockedWheel
 from edgekit.core.names import RelPath
 from edgekit.core.planning.select import check_compatible
@@ -27,6 +28,7 @@ from edgekit.core.planning.trim import is_dropped, trim
 from edgekit.core.provenance import Input, describe_build
 from edgekit.core.recipe import EngineRecipe, FolderSource, ModelRecipe, Recipe, Variant
 from edgekit.core.release import (
+    BLOCK_BYTES,
     MAX_VOLUME_BYTES,
     CarriedImage,
     CarriedModel,
@@ -49,7 +51,7 @@ from edgekit.operations.lock import load_lock, load_recipe, make_lock
 from edgekit.operations.packs import gather_pack, read_wheel_licenses
 from edgekit.operations.rehearse import Stage, rehearse
 from edgekit.sources.blob_cache import BlobCache
-from edgekit.sources.folder import fetch_folder
+from edgekit.sources.folder import fetch_folder, find_large
 from edgekit.sources.host_program import FrozenLibrary, read_frozen_libraries
 from edgekit.sources.hub import fetch_hub
 from edgekit.sources.images import fetch_image
@@ -59,6 +61,7 @@ from edgekit.sources.sbom import render_sbom
 from edgekit.sources.wheels import fetch_wheels
 from edgekit.system.bundle_set import DraftSet, open_set, verify_draft_set, verify_set
 from edgekit.system.digest_cache import DigestCache
+from edgekit.system.early_volumes import write_early
 from edgekit.system.files import (
     fsync_directory,
     read_bounded,
@@ -142,17 +145,63 @@ def bundle(options: BundleOptions, listener: Listener) -> BundleResult:
         )
     roots = _load_roots(options.roots)
     signers = tuple(load_signer(uri) for uri in options.keys)
+    if options.locked:
+        load_lock(options.recipe, digest)
+    _check_signers(signers, roots[-1])
+    volumes = VolumeIndex(options.cache)
+    early = _new_work_folder(options.out, f"{final.name}-new")
+    try:
+        _write_large_files(early, options, recipe, volumes, listener)
+        return _bundle(
+            options, recipe, digest, final=final, roots=roots, signers=signers, volumes=volumes,
+            listener=listener, started=started,
+        )
+    finally:
+        remove_tree(early)
+
+
+def _write_large_files(
+    folder: Path, options: BundleOptions, recipe: Recipe, volumes: VolumeIndex, listener: Listener
+) -> None:
+    """Volumes of large files that are new, of the read that names them; the set will link them."""
+    if options.host is not None:
+        return  # it may take no more than one of several variants
+    base = options.recipe.resolve().parent
+    files = [
+        path
+        for model in recipe.models
+        for variant in model.variants if isinstance(variant.source, FolderSource)
+        for path in find_large(base / variant.source.path, variant.files, LARGE_BLOB_BYTES)
+    ]
+    with DigestCache(options.cache) as digests:
+        write_early(
+            files, folder, algorithm=recipe.digest_algorithm,
+            volume_bytes=options.volume_bytes // BLOCK_BYTES * BLOCK_BYTES, digests=digests,
+            index=volumes, listener=listener,
+        )
+
+
+def _bundle(
+    options: BundleOptions,
+    recipe: Recipe,
+    digest: Digest,
+    *,
+    final: Path,
+    roots: tuple[trust.TrustedRoot, ...],
+    signers: tuple[PairSigner, ...],
+    volumes: VolumeIndex,
+    listener: Listener,
+    started: float,
+) -> BundleResult:
     if not options.locked:
         make_lock(options.recipe, options.cache, listener)
     lock = load_lock(options.recipe, digest)
-    _check_signers(signers, roots[-1])
     with DigestCache(options.cache) as digests:
         gathered = _Gatherer(options, recipe, lock, digests, listener).gather()
         draft = _draft(
             options, recipe, lock, gathered, digests, signers=signers, roots=roots,
             listener=listener,
         )
-    volumes = VolumeIndex(options.cache)
     work = _new_work_folder(options.out, final.name)
     try:
         write_set(work, draft, listener, volumes)

@@ -34,6 +34,17 @@ def lock_folder(
         return tuple(pool.map(lambda path: _lock_file(base, path, digests, listener), files))
 
 
+def find_large(base: Path, files: Iterable[RelPath], bytes_: int) -> list[Path]:
+    """Where those of the named files lie that have at least so many bytes.
+
+    Raises as `lock_folder` does; nothing is hashed.
+    """
+    found = [(path, _find(base, path)) for path in files]
+    for path, place in found:
+        check_stored_weights(path, place)
+    return [place for _, place in found if place.stat().st_size >= bytes_]
+
+
 def fetch_folder(
     base: Path, locked: Iterable[LockedFile], digests: DigestCache,
     listener: Listener = ignore_events,

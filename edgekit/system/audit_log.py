@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgekit.core.audit_chain import Head, Pace, empty_head, encode_head, encode_record
+from edgekit.core.audit_chain import Head, Pace, empty_head, encode_head
 from edgekit.core.audit_checkpoint import Checkpoint, checkpoint_fields
 from edgekit.core.audit_keys import MacKey
 from edgekit.core.audit_record import AuditEvent, Times, check_event, own_event
@@ -133,7 +133,7 @@ class AuditLog:
             lines = self._begin_batch(now)
             self._notice_jump(lines, now)
             first = self._state.seq + 1
-            lines += [self._encode(event, now) for event in events]
+            lines += self._state.write(events, now, self._mac)
             if self._state.epoch.records >= self._state.epoch.pace.records:
                 self._end_epoch(lines, now)
             self._commit(lines)
@@ -225,10 +225,7 @@ class AuditLog:
         return self._state.seq > 0 and (age is None or age >= self._state.epoch.pace.seconds)
 
     def _encode(self, event: AuditEvent, now: Times) -> bytes:
-        state = self._state
-        line = encode_record(event, state.seq + 1, state.chain, now, self._mac)
-        state.advance(line)
-        return line
+        return self._state.write((event,), now, self._mac)[0]
 
     def _end_epoch(self, lines: list[bytes], now: Times, *, signs: bool = False) -> None:
         self._sign(lines)

@@ -82,12 +82,19 @@ class DigestCache:
         `each` is told of every so many bytes that were hashed.
         """
         path = path.absolute()
-        before = _stamp_of(path)
-        known = self._known.get(str(path))
-        if known is not None and known[0] == before:
-            return known[1]
-        now = time.time_ns()
-        digests = hash_file_twice(path, self._helpers, each)
+        known = self.known(path)
+        return known or self.learn(path, lambda: hash_file_twice(path, self._helpers, each))
+
+    def known(self, path: Path) -> FileDigests | None:
+        """What is remembered of a file that did not change since. Raises HostError."""
+        known = self._known.get(str(path.absolute()))
+        return known[1] if known is not None and known[0] == _stamp_of(path) else None
+
+    def learn(self, path: Path, read: Callable[[], FileDigests]) -> FileDigests:
+        """What `read` says of a file, remembered if the file kept still. Raises HostError."""
+        path = path.absolute()
+        before, now = _stamp_of(path), time.time_ns()
+        digests = read()
         if _stamp_of(path) == before and _is_settled(before, now):
             self._known[str(path)] = (before, digests)
             self._changed = True

@@ -73,6 +73,13 @@ class VolumeIndex:
                 target.unlink()
         return None
 
+    def add(self, key: str, path: Path, volume: Volume, algorithm: str) -> None:
+        """A volume that this process just wrote, where nobody else writes. Raises OSError."""
+        known = self._known.get(key)
+        older = known.paths if known else ()
+        paths = (path.absolute(), *older)[:MAX_PATHS]
+        self._known[key] = _Known(paths, volume, algorithm, _stamp_of(path))
+
     def note(self, volumes: Iterable[tuple[str, Volume]]) -> None:
         """Volumes of the set being made, by key, for `save`."""
         self._noted = list(volumes)

@@ -100,14 +100,15 @@ def _link_known(
     return kept
 
 
-class _Stream:
+class Stream:
     """A digest over bytes that come one after the other, on a thread of its own."""
 
-    def __init__(self) -> None:
-        self._hasher = new_hasher(SUMS_ALGORITHM)
+    def __init__(self, algorithm: str = SUMS_ALGORITHM) -> None:
+        self._hasher = new_hasher(algorithm)
         self._thread = ThreadPoolExecutor(1)
 
     def add(self, data: memoryview) -> Future[None]:
+        """Take the next bytes, which may change again when the result is there."""
         return self._thread.submit(self._hasher.update, data)
 
     def digest(self) -> Future[str]:
@@ -115,10 +116,11 @@ class _Stream:
         return self._thread.submit(self._hasher.hexdigest)
 
     def close(self) -> None:
+        """End the thread when its work is done."""
         self._thread.shutdown(wait=False)
 
 
-class _Ring:
+class Ring:
     """Block buffers used in turn; one is free again when all work on its last content is done."""
 
     def __init__(self, count: int) -> None:
@@ -126,6 +128,7 @@ class _Ring:
         self._used: deque[tuple[bytearray, list[Future[Any]]]] = deque()
 
     def take(self) -> bytearray:
+        """A buffer of one block. Raises what failed in the work on its last content."""
         if self._left:
             self._left -= 1
             return bytearray(BLOCK_BYTES)
@@ -135,6 +138,7 @@ class _Ring:
         return buffer
 
     def give_back(self, buffer: bytearray, work: list[Future[Any]]) -> None:
+        """The buffer may be taken again when all of this work is done."""
         self._used.append((buffer, work))
 
 
@@ -162,10 +166,10 @@ class _BlobDigests:
 
     def __init__(self, threads: ThreadPoolExecutor) -> None:
         self._threads = threads
-        self._open: dict[Digest, _Stream] = {}
+        self._open: dict[Digest, Stream] = {}
         self._found: list[tuple[BlobSource, Future[str]]] = []
 
-    def add(self, span: _Span, data: memoryview, volume: _Stream) -> list[Future[Any]]:
+    def add(self, span: _Span, data: memoryview, volume: Stream) -> list[Future[Any]]:
         """Take the next bytes of a blob, which `volume` has already; the work this makes."""
         blob, work = span.blob, list[Future[Any]]()
         if span.length == blob.size:
@@ -173,7 +177,7 @@ class _BlobDigests:
             self._found.append((blob, digest))
             return [digest]
         if span.start == 0:
-            self._open[blob.digest] = _Stream() if span.offset else volume
+            self._open[blob.digest] = Stream() if span.offset else volume
         stream = self._open[blob.digest]
         if stream is not volume:
             work.append(stream.add(data))
@@ -184,7 +188,7 @@ class _BlobDigests:
                 stream.close()
         return work
 
-    def goes_on(self, stream: _Stream) -> bool:
+    def goes_on(self, stream: Stream) -> bool:
         """Whether a blob of a volume that is complete goes on in the next one."""
         return stream in self._open.values()
 
@@ -209,7 +213,7 @@ class _Writer:
         self._sources = {blob.digest: blob for blob in blobs}
         self._algorithm = algorithm
         self._listener = listener
-        self._ring = _Ring(2 * worker_count() + 1)
+        self._ring = Ring(2 * worker_count() + 1)
         self._threads = ThreadPoolExecutor(worker_count())
         self._blobs = _BlobDigests(self._threads)
 
@@ -221,7 +225,7 @@ class _Writer:
 
     def write(self, path: Path, size: int, pieces: list[Piece]) -> Volume:
         """One volume, durable. Raises SourceDigestError, DiskFullError or HostError."""
-        whole = _Stream()
+        whole = Stream()
         blocks: list[Future[str]] = []
         try:
             with path.open("wb", buffering=0) as out:
@@ -242,7 +246,7 @@ class _Writer:
         return Volume(path.name, size, digest, tuple(block.result() for block in blocks))
 
     def _hash_spans(
-        self, spans: list[_Span], view: memoryview, whole: _Stream
+        self, spans: list[_Span], view: memoryview, whole: Stream
     ) -> list[Future[Any]]:
         work: list[Future[Any]] = []
         for span in spans:

@@ -61,3 +61,17 @@ def test_the_gateways_benchmark_gives_every_figure() -> None:
     sizes = table["resident_mib_over_requests"]
     assert len(sizes) == 10
     assert sizes[-1] - sizes[1] < 8
+
+
+def test_the_audit_logs_benchmark_gives_every_figure() -> None:
+    argv = [sys.executable, "-m", "benchmarks.audit", "--rounds=1", "--seconds=0.1"]
+    done = subprocess.run(
+        [*argv, "--records=5000", "--json"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    table = json.loads(done.stdout)
+    assert {row["contender"] for row in table["append"]} == {"bare loop", "edgekit", "SQLite"}
+    assert {row["group"] for row in table["append"]} == {1, 16, 64}
+    assert table["verify"][0]["records"] >= 5000
+    assert len(table["request"]) == 4

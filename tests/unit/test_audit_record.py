@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from edgekit.core.audit_chain import encode_record
+from edgekit.core.audit_chain import seal_records
 from edgekit.core.audit_keys import MacKey
 from edgekit.core.audit_record import MAX_LINE_BYTES, AuditEvent, Times, check_event
 from edgekit.errors import AuditFormatError
@@ -16,7 +16,8 @@ NEVER = Times(0, 0, "b")
 
 
 def encode(event: AuditEvent, when: Times = NEVER) -> bytes:
-    return encode_record(event, 2**62, bytes(48), when, MacKey(bytes(48)))
+    ((line, _, _),) = seal_records((event,), 2**62 - 1, bytes(48), when, MacKey(bytes(48)))
+    return line
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,11 @@ def list_(root: RootOption = HostLayout.HOST, json_: JsonOption = False) -> None
             f"{model['parameters']} {model['quantization']}",
             f"{model['slots']} x {model['context']}",
             format_bytes(model["memory_bytes"]),
+            "on demand" if model["on_demand"] else "always",
         )
         for model in table["models"]
     ]
-    _print_rows(("name", "can", "weights", "slots x tokens", "memory"), rows)
+    _print_rows(("name", "can", "weights", "slots x tokens", "memory", "loaded"), rows)
 
 
 def show(
@@ -65,7 +66,8 @@ def show(
     typer.echo(f"license       {table['license']}")
     typer.echo(f"engine        {table['engine']}, on {table['placement']}")
     typer.echo(f"slots         {table['slots']} of {table['context']} tokens")
-    typer.echo(f"memory        {format_bytes(table['memory_bytes'])} planned")
+    typer.echo(f"memory        {format_bytes(table['memory_bytes'])} planned, "
+               f"loaded {'on demand' if table['on_demand'] else 'always'}")
     typer.echo(f"questions     {table['known_questions']} asked before it serves")
 
 

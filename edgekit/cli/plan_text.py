@@ -27,6 +27,9 @@ def _model(model: dict[str, Any], *, every: bool) -> Iterator[str]:
     yield f"  {_way(chosen)}"
     yield f"  {_serving(chosen)}"
     yield f"  {chosen['reason']}"
+    if model.get("shared_room"):
+        room = format_bytes(model["shared_room"])
+        yield f"  loaded on demand: shares {room} with the other models that are"
     yield ""
     yield from _memory(chosen["need"])
     before = candidates[:position]

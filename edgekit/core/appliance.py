@@ -101,6 +101,8 @@ class EngineSettings:
     owner: int = 0
     """Numeric user of an engine in a container, which is given the folder of its socket; 0: none.
     """
+    lease: str = ""
+    """Of an engine that is loaded on demand: the socket on which it is asked for."""
 
     @property
     def memory(self) -> int:
@@ -115,7 +117,10 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True)
 class Appliance:
-    """Everything gateway, audit writer and supervisor need to know. `listen` is `address:port`."""
+    """Everything gateway, audit writer and supervisor need to know. `listen` is `address:port`.
+
+    `shared_room` are the bytes of the host's memory that engines loaded on demand share.
+    """
 
     name: str
     version: str
@@ -124,6 +129,7 @@ class Appliance:
     audit_socket: str
     models: tuple[ServedModel, ...]
     engines: tuple[EngineSettings, ...]
+    shared_room: int = 0
 
     def engine(self, name: str) -> EngineSettings:
         """Settings of one engine. Raises KeyError: names come from this same file."""
@@ -162,7 +168,8 @@ def parse_appliance(data: bytes) -> Appliance:
         listen=fields.text("listen"),
         audit_socket=fields.text("audit_socket", max_length=107),
         models=tuple(_served_model(f) for f in fields.items("models", max_items=64)),
-        engines=tuple(_engine(f) for f in fields.items("engines", max_items=16)),
+        engines=tuple(_engine(f) for f in fields.items("engines", max_items=64)),
+        shared_room=fields.integer("shared_room", low=0, high=1 << 50, default=0),
     )
     fields.finish()
     return appliance
@@ -217,6 +224,7 @@ def _engine(fields: Fields) -> EngineSettings:
         helper=fields.text("helper", max_length=4096, default=""),
         owner=fields.integer("owner", low=0, high=(1 << 31) - 1, default=0),
         claims=_sizes(fields.table("claims", {})),
+        lease=fields.text("lease", max_length=107, default=""),
     )
     fields.finish()
     return engine

@@ -157,6 +157,10 @@ class HostLayout:
             return self.run / f"engine-{name}.sock"
         return self.root / f"run/edgekit-engine-{name}" / "engine.sock"
 
+    def lease_socket(self, name: str) -> Path:
+        """Where the gateway asks for an engine that is loaded on demand."""
+        return self.engine_socket(name).with_suffix(".lease")
+
     def generation(self, identity: str) -> Path:
         """The folder of one installed release."""
         return self.generations / identity

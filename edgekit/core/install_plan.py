@@ -26,7 +26,7 @@ from edgekit.core.infill import InfillTokens
 from edgekit.core.launch import CONTAINER_USER, OWN_POOLING, Start, plan_launch
 from edgekit.core.planning.engine_report import need_terms
 from edgekit.core.planning.explain import selection_table
-from edgekit.core.planning.values import CPU, MIB, Candidate, Selection
+from edgekit.core.planning.values import CPU, MIB, Selection
 from edgekit.core.preflight import Check, checks_table
 from edgekit.core.release import INFILL_KEYS, CarriedImage, Entry, Manifest, ShapeValue
 from edgekit.core.trust import ReleaseStatement
@@ -188,6 +188,7 @@ def _appliance(
             engine_settings(manifest, chosen, layout, statement.generation, cpu_flags)
             for chosen in selections
         ),
+        shared_room=max((chosen.shared_room for chosen in selections), default=0),
     )
 
 
@@ -268,7 +269,8 @@ def engine_settings(
         embedding=embedding,
         planned=tuple(sorted(need_terms(chosen.need).items())) if chosen.need else (),
         placement=chosen.serving.placement,
-        claims=_claims(chosen),
+        claims=_claims(selection),
+        lease=str(layout.lease_socket(model.name)) if selection.shared_room else "",
         levels=levels,
         helper=str(folder / str(pack.prefix) / HELPER) if levels else "",
         owner=CONTAINER_USER if pack.image else 0,
@@ -286,12 +288,11 @@ def _levels(manifest: Manifest, pack: EnginePack, cpu_flags: tuple[str, ...]) ->
     return [f"{folder}/{name}" for name in fitting_levels(names, cpu_flags)]
 
 
-def _claims(chosen: Candidate) -> tuple[tuple[str, int], ...]:
+def _claims(selection: Selection) -> tuple[tuple[str, int], ...]:
     """What this way to serve takes of the host and of each accelerator, in bytes."""
-    if chosen.need is None:
-        return ()
-    devices = tuple((share.identity, share.bytes) for share in chosen.serving.devices)
-    return tuple(sorted(((HOST_MEMORY, chosen.need.host), *devices)))
+    serving = selection.chosen.serving
+    devices = tuple((share.identity, share.bytes) for share in serving.devices)
+    return tuple(sorted(((HOST_MEMORY, selection.host_claim), *devices)))
 
 
 def _units(

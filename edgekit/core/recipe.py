@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN, RelPath
-from edgekit.core.release import POOLINGS
+from edgekit.core.release import AUTO, LOADS, POOLINGS
 from edgekit.core.toml_lines import find_line
 from edgekit.errors import EdgekitError, FormatError, RecipeError
 
@@ -71,7 +71,8 @@ class ModelRecipe:
     """A model (AI weights) with its variants; `context` is what is wanted, in tokens per slot.
 
     `task` is `chat` or `embedding`; `pooling` says how an embedding model makes one vector of many,
-    where its weights do not. `base_model` names what it was made from; `terms` is the path of its
+    where its weights do not. `load` says when it is in memory (`release.LOADS`). `base_model` names
+    what it was made from; `terms` is the path of its
     licence or terms, a text file, relative to the recipe's own folder unless absolute. These three
     may be empty.
     """
@@ -85,6 +86,7 @@ class ModelRecipe:
     terms: str = ""
     task: str = "chat"
     pooling: str = ""
+    load: str = AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,7 @@ def _model(fields: Fields) -> ModelRecipe:
         terms=fields.text("terms", max_length=1024, default=""),
         task=fields.text("task", choices=TASKS, default="chat"),
         pooling=fields.text("pooling", choices=("", *POOLINGS), default=""),
+        load=fields.text("load", choices=LOADS, default=AUTO),
     )
     fields.finish()
     if model.pooling and model.task != "embedding":

@@ -72,6 +72,11 @@ class CarriedVariant:
     shape: tuple[tuple[str, ShapeValue], ...]
 
 
+AUTO, ALWAYS, DEMAND = "auto", "always", "demand"
+LOADS = (AUTO, ALWAYS, DEMAND)
+"""When a model is in memory: always where all fit, always, or while somebody asks for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class CarriedModel:
     """A model in the set; `context` is the wanted context in tokens per request.
@@ -89,6 +94,7 @@ class CarriedModel:
     canaries: tuple[tuple[str, str], ...]
     capabilities: tuple[str, ...] = ("completion",)
     pooling: str = ""
+    load: str = AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +316,7 @@ def _model_table(model: CarriedModel) -> dict[str, Any]:
         "parameter_count": model.parameter_count,
         "capabilities": list(model.capabilities),
         "pooling": model.pooling,
+        **({"load": model.load} if model.load != AUTO else {}),
         "canaries": [{"prompt": prompt, "answer": answer} for prompt, answer in model.canaries],
         "variants": [
             {
@@ -383,6 +390,7 @@ def _model(fields: Fields) -> CarriedModel:
         canaries=tuple(canaries),
         capabilities=_capabilities(fields),
         pooling=fields.text("pooling", choices=("", *POOLINGS)),
+        load=fields.text("load", choices=LOADS, default=AUTO),
     )
     fields.finish()
     return model

@@ -31,6 +31,7 @@ from edgekit.gateway.logs import note, note_failure, note_request
 from edgekit.gateway.metrics import Metrics
 from edgekit.gateway.problems import ApiError, surface_of
 from edgekit.gateway.quotas import load_quotas
+from edgekit.gateway.residence import Residence
 from edgekit.gateway.serve import Engine, Generation
 from edgekit.gateway.state import State
 from edgekit.gateway.surfaces.endpoints import ENDPOINTS
@@ -67,16 +68,22 @@ class Gateway:
         self.limits = Limits(earlier=load_quotas(disk))
         self._audit = AsyncAuditClient(appliance.audit_socket)
         self._journal = Journal(self._audit, hmac_key, appliance.generation, keeper or TextKeeper())
+        self._residence = Residence(appliance.engines, appliance.shared_room)
         self._engines = {
             settings.name: Engine(
-                EngineClient(settings.socket, max_idle=settings.slots), Admission(settings.slots)
+                settings.name,
+                EngineClient(settings.socket, max_idle=settings.slots),
+                Admission(settings.slots),
+                self._residence,
             )
             for settings in appliance.engines
         }
         clients = {name: engine.client for name, engine in self._engines.items()}
         self._state = State(appliance, self._engines, self._audit, plan, disk)
         self._metrics = Metrics(self._state.live)
-        self._cold = make_cold_app(appliance, clients, self._state, self._metrics)
+        self._cold = make_cold_app(
+            appliance, clients, self._residence, self._state, self._metrics
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -110,6 +117,7 @@ class Gateway:
         self._audit.close()
         for engine in self._engines.values():
             engine.client.close()
+        self._residence.close()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
         try:
@@ -152,6 +160,11 @@ class Gateway:
         endpoint = ENDPOINTS[scope["path"]]
         job = endpoint.parse(parse_body(data), self._appliance)
         if isinstance(job, LoadRequest):
+            if job.unload:
+                await self._residence.release(job.model.engine)
+            else:
+                async with self._residence.using(job.model.engine, job.keep_s):
+                    pass
             await answer(send, 200, _loaded(job), caller.request_id)
             return
         engine = self._engines[job.model.engine]
@@ -186,7 +199,7 @@ def _stranger(scope: Scope) -> Caller:
 
 
 def _loaded(request: LoadRequest) -> bytes:
-    """Ollama's answer to an empty prompt; models are loaded as long as the appliance runs."""
+    """Ollama's answer to an empty prompt."""
     body: dict[str, Any] = {"model": request.asked_name, "created_at": timestamp()}
     if request.chat:
         body["message"] = {"role": "assistant", "content": ""}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +24,7 @@ from edgekit.gateway.job import find_model
 from edgekit.gateway.metrics import CONTENT_TYPE, Metrics
 from edgekit.gateway.openapi import openapi_document
 from edgekit.gateway.problems import ApiError, render_problem, surface_of
+from edgekit.gateway.residence import Residence
 from edgekit.gateway.state import State
 from edgekit.gateway.surfaces.endpoints import ENDPOINTS
 from edgekit.gateway.surfaces.ollama_requests import shown_name
@@ -30,18 +33,24 @@ OLLAMA_VERSION = "0.30.0"
 """The Ollama release whose API this surface follows: clients compare it before they use a field."""
 
 HEALTH_TIMEOUT_S = 2.0
+FAR = "2318-01-01T00:00:00Z"
+"""The end of a model that stays."""
 GET_OR_HEAD = ["GET", "HEAD"]
 
 
 def make_cold_app(
-    appliance: Appliance, engines: Mapping[str, EngineClient], state: State, metrics: Metrics
+    appliance: Appliance,
+    engines: Mapping[str, EngineClient],
+    residence: Residence,
+    state: State,
+    metrics: Metrics,
 ) -> FastAPI:
     """The application behind the guard: requests that reach it are authenticated."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _add_public_routes(app, state)
     _add_operations_routes(app, appliance, state, metrics)
     _add_openai_routes(app, appliance)
-    _add_ollama_routes(app, appliance, engines)
+    _add_ollama_routes(app, appliance, engines, residence)
     for path in ENDPOINTS:  # only their other methods come here
         app.add_route(path, _never, methods=["POST"])
 
@@ -139,7 +148,7 @@ def _add_openai_routes(app: FastAPI, appliance: Appliance) -> None:
 
 
 def _add_ollama_routes(
-    app: FastAPI, appliance: Appliance, engines: Mapping[str, EngineClient]
+    app: FastAPI, appliance: Appliance, engines: Mapping[str, EngineClient], residence: Residence
 ) -> None:
     @app.api_route("/api/tags", methods=GET_OR_HEAD)
     async def tags() -> JSONResponse:
@@ -151,7 +160,9 @@ def _add_ollama_routes(
         return JSONResponse(
             {
                 "models": [
-                    _running_model(model, appliance.engine(model.engine))
+                    _running_model(
+                        model, appliance.engine(model.engine), residence.ends_in_s(model.engine)
+                    )
                     for model in appliance.models
                     if model.engine in running
                 ]
@@ -187,13 +198,15 @@ def _ollama_model(model: ServedModel) -> dict[str, Any]:
     }
 
 
-def _running_model(model: ServedModel, engine: EngineSettings) -> dict[str, Any]:
+def _running_model(
+    model: ServedModel, engine: EngineSettings, ends_in_s: float
+) -> dict[str, Any]:
     """As `/api/ps` has it: `size` is the memory that the plan gives it, not its file's."""
     return {
         **_ollama_model(model),
         "size": engine.memory or model.size,
         "size_vram": engine.device_memory,
-        "expires_at": "2318-01-01T00:00:00Z",
+        "expires_at": FAR if math.isinf(ends_in_s) else _time(int(time.time() + ends_in_s)),
         "context_length": model.context,
     }
 

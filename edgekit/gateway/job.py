@@ -57,6 +57,8 @@ class Job:
     prompt: bytes
     echo: Mapping[str, Any] = field(default_factory=dict)
     count: int = 1
+    keep_s: float | None = None
+    """How long an engine that is loaded on demand stays afterwards; None: as usual."""
 
 
 def find_model(appliance: Appliance, name: str) -> ServedModel:

@@ -1,6 +1,6 @@
 """The hot path: one generation from admission to its last byte, in the order that audit needs.
 
-    G1 a slot of the engine, or 503
+    G1 a slot of the engine, and the engine in memory, or 503
     G2 the request record is durable, or 503 and the engine is never called
     G3 the engine is asked
     G4 its answer is translated as it comes
@@ -40,6 +40,7 @@ from edgekit.gateway.problems import (
     engine_unavailable,
     surface_of,
 )
+from edgekit.gateway.residence import Residence
 from edgekit.gateway.sse import SseParser
 from edgekit.gateway.surfaces.translator import Translator, encode
 
@@ -54,8 +55,24 @@ _OUT_OF_RANGE = "_M_range_check"  # its answer to a token id beyond the vocabula
 class Engine:
     """One engine as the gateway sees it."""
 
+    name: str
     client: EngineClient
     admission: Admission
+    residence: Residence
+
+    @property
+    def on_demand(self) -> bool:
+        """Whether it is in memory only while somebody asks for it."""
+        return self.residence.knows(self.name)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it is in memory now."""
+        return self.residence.loaded(self.name)
+
+    async def rests(self) -> bool:
+        """Whether it is not in memory, and can be asked for."""
+        return self.on_demand and await self.residence.rests(self.name)
 
 
 class Generation:
@@ -112,7 +129,11 @@ class Generation:
 
     async def _answer(self, bytes_in: int) -> None:
         try:
-            async with self._engine.admission.slot(self._key_id):  # G1
+            engine = self._engine
+            async with (
+                engine.admission.slot(self._key_id),  # G1
+                engine.residence.using(engine.name, self._job.keep_s),
+            ):
                 await self._recorded(bytes_in)
         except AuditUnavailableError:
             await self._refuse(audit_unavailable())

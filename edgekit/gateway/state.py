@@ -90,6 +90,8 @@ class State:
         """Whether weights lie where the plan put them, of engines that say where they lie."""
         found = {}
         for settings in self._appliance.engines:
+            if not self._engines[settings.name].loaded:
+                continue
             try:
                 buffers = read_report(Path(settings.socket))
             except EdgekitError:
@@ -172,7 +174,12 @@ class State:
         depth = GaugeMetricFamily("edgekit_queue_depth", "Waiting requests.", labels=["engine"])
         running = GaugeMetricFamily("edgekit_running", "Running requests.", labels=["engine"])
         slots = GaugeMetricFamily("edgekit_slots", "Requests that can run.", labels=["engine"])
-        up = GaugeMetricFamily("edgekit_engine_up", "1 when it answers.", labels=["engine"])
+        up = GaugeMetricFamily(
+            "edgekit_engine_up", "1 when it answers, or can be asked for.", labels=["engine"]
+        )
+        loaded = GaugeMetricFamily(
+            "edgekit_engine_loaded", "1 when it is in memory.", labels=["engine"]
+        )
         restarts = CounterMetricFamily(
             "edgekit_engine_restarts",
             "Starts of the engine that this gateway saw after the first.",
@@ -183,8 +190,9 @@ class State:
             running.add_metric([name], engine.admission.running)
             slots.add_metric([name], engine.admission.slots)
             up.add_metric([name], int(self._up.get(name, False)))
+            loaded.add_metric([name], int(engine.loaded))
             restarts.add_metric([name], self._seen[name].restarts)
-        return (depth, running, slots, up, restarts)
+        return (depth, running, slots, up, loaded, restarts)
 
     def _plan_gauges(self) -> Iterable[Metric]:
         plan = GaugeMetricFamily(
@@ -204,6 +212,7 @@ class State:
             "name": name,
             "kind": settings.kind,
             "up": self._up.get(name, False),
+            "loaded": engine.loaded,
             "slots": settings.slots,
             "running": engine.admission.running,
             "waiting": engine.admission.waiting,
@@ -229,7 +238,10 @@ class State:
         self._asked = time.monotonic()
         answers = await asyncio.gather(*(self._fetch(name, "/health") for name in self._engines))
         for settings, answer in zip(self._appliance.engines, answers, strict=True):
-            self._up[settings.name] = answer is not None
+            engine = self._engines[settings.name]
+            self._up[settings.name] = answer is not None or await engine.rests()
+            if engine.on_demand:
+                continue  # its socket is born whenever it is loaded
             seen = self._seen[settings.name]
             with contextlib.suppress(OSError):
                 born = Path(settings.socket).stat().st_ctime_ns
@@ -253,6 +265,8 @@ class State:
         seen, admission = self._seen[name], self._engines[name].admission
         if not self._up.get(name):
             return False
+        if self._engines[name].on_demand:
+            return True  # it can be asked for, or answered its known questions when it was loaded
         async with seen.proving:
             if time.monotonic() - seen.token_s < FRESH_S or admission.running:
                 return True  # one that runs will end, or be ended, and is the proof

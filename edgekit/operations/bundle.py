@@ -381,6 +381,7 @@ class _Gatherer:
             canaries=tuple((canary.prompt, canary.answer) for canary in model.canaries),
             capabilities=_capabilities(model, headers),
             pooling=model.pooling,
+            load=model.load,
         )
 
     def _model_terms(self, model: ModelRecipe) -> None:

@@ -95,6 +95,7 @@ def _summary(appliance: Appliance, model: ServedModel) -> dict[str, Any]:
         "slots": engine.slots,
         "engine": engine.kind,
         "memory_bytes": engine.memory,
+        "on_demand": bool(engine.lease),
         "capabilities": list(model.capabilities),
         "license": model.license,
     }

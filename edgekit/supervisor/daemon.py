@@ -9,6 +9,9 @@ S5 its weights lie on the device that was planned; a memory report that differs 
    Only now is it READY
 S6 it goes on answering or computing, or the watchdog is no longer fed
 S7 on SIGTERM the whole process group ends, by force after 10 seconds
+
+An engine that is loaded on demand has a lease socket (`supervisor.lease`): READY says that it can
+be asked for, S1 to S5 happen when it is, and S7 when the lease ends.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from edgekit.errors import EdgekitError, EngineError, FormatError
 from edgekit.exit_codes import ExitCode
 from edgekit.supervisor.canary import check_answer, check_vectors, wait_healthy
 from edgekit.supervisor.containers import computed_s, hand_over
+from edgekit.supervisor.lease import Lease, LeaseEndedError, Lender, pinging
 from edgekit.supervisor.levels import level_environment
 from edgekit.supervisor.pulse import Pulse
 from edgekit.supervisor.tap import Tap, check_report
@@ -98,8 +102,34 @@ def _settings(appliance: Appliance, name: str, path: Path) -> EngineSettings:
 
 
 def _supervise(settings: EngineSettings) -> None:
+    """Run the engine for good, or whenever somebody asks for it."""
+    if not settings.lease:
+        _run(settings)
+        return
+    interval = watchdog_interval()
+    with Lender(settings.lease) as lender:
+        notify("READY=1", "STATUS=waits to be asked for")
+        while True:
+            lease = lender.next(interval)
+            with lease, suppress(LeaseEndedError):
+                _run(settings, lease)
+            notify("STATUS=waits to be asked for")
+
+
+def _run(settings: EngineSettings, lease: Lease | None = None) -> None:
+    """S1 to S7; with a lease until it ends."""
+    try:
+        _run_engine(settings, lease)
+    except EdgekitError as error:
+        if lease is not None:
+            lease.refuse(error)
+        raise
+
+
+def _run_engine(settings: EngineSettings, lease: Lease | None) -> None:
     notify("STATUS=verifying weights")
-    verify_weights(settings.weights)  # S1
+    with pinging(lease, settings.start_timeout_s):
+        verify_weights(settings.weights)  # S1
     deadline = time.monotonic() + settings.start_timeout_s
     with suppress(FileNotFoundError):
         # a socket left by a killed engine would keep the new one from listening
@@ -112,20 +142,34 @@ def _supervise(settings: EngineSettings) -> None:
     child = spawn(settings.argv, env=environment, output=tap.write)  # S2
     tap.start()
     try:
-        _make_ready(settings, child, deadline)
+        with pinging(lease, settings.start_timeout_s):
+            _make_ready(settings, child, deadline, lease)
         for warning in check_report(settings, tap.buffers()):  # S5
             print(f"edgekit-supervisor: WARNING: {warning}", file=sys.stderr, flush=True)
         notify("READY=1", "STATUS=answers canary prompts")
-        _watch(settings, child)
+        if lease is not None:
+            lease.grant()
+        _watch(settings, child, lease)
     finally:
         _on_stop_signals(signal.SIG_IGN)  # nothing may interrupt the end of the group
-        notify("STOPPING=1")
+        if lease is None:
+            notify("STOPPING=1")
         child.stop(GRACE_S)  # S7
+        if lease is not None:
+            _on_stop_signals(_raise_stopped)
 
 
-def _make_ready(settings: EngineSettings, child: Child, deadline: float) -> None:
+def _make_ready(
+    settings: EngineSettings, child: Child, deadline: float, lease: Lease | None
+) -> None:
     """S3 and S4."""
-    wait_healthy(settings.socket, deadline=deadline, still_running=lambda: _check_running(child))
+
+    def still_wanted() -> None:
+        _check_running(child)
+        if lease is not None:
+            lease.check()
+
+    wait_healthy(settings.socket, deadline=deadline, still_running=still_wanted)
     notify("STATUS=asking canary prompts")
     if settings.embedding and settings.canaries:
         check_vectors(settings.socket, settings.canaries, timeout_s=settings.start_timeout_s)
@@ -135,8 +179,8 @@ def _make_ready(settings: EngineSettings, child: Child, deadline: float) -> None
         check_answer(settings.socket, canary, timeout_s=remaining)
 
 
-def _watch(settings: EngineSettings, child: Child) -> NoReturn:
-    """S6, until a signal or the engine's end."""
+def _watch(settings: EngineSettings, child: Child, lease: Lease | None) -> NoReturn:
+    """S6, until a signal, the end of the lease or the engine's."""
     interval = watchdog_interval()
     pulse = Pulse(settings, computed_s(child.processor_s) if settings.owner else child.processor_s)
     next_ping = time.monotonic()
@@ -145,7 +189,10 @@ def _watch(settings: EngineSettings, child: Child) -> NoReturn:
             if pulse.beats():
                 notify("WATCHDOG=1")
             next_ping = time.monotonic() + interval
-        time.sleep(POLL_S)
+        if lease is None:
+            time.sleep(POLL_S)
+        else:
+            lease.wait(POLL_S)
         _check_running(child)
 
 

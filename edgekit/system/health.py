@@ -15,6 +15,10 @@ from edgekit.core.known_answers import check_neighbours, check_text
 from edgekit.errors import EngineError, EngineNotReadyError
 
 REQUEST_TIMEOUT_S = 120.0
+PATIENCE_S = 1800.0
+"""How long a person waits for a piece of an answer: the model may have to be loaded first."""
+LOAD_FACTOR = 2
+"""Loading is hashing the weights, and then what an engine's start is given."""
 CONNECT_TRIES = 50
 CONNECT_PAUSE_S = 0.1
 MAX_ANSWER_TOKENS = 64
@@ -46,13 +50,15 @@ def ask_known_questions(appliance: Appliance, api_key: str) -> dict[str, float]:
     """
     rates: dict[str, float] = {}
     for engine in appliance.engines:
+        # one that is loaded on demand is loaded by the first question
+        patience = REQUEST_TIMEOUT_S + (LOAD_FACTOR * engine.start_timeout_s if engine.lease else 0)
         if engine.embedding and engine.canaries:
             texts = [c.prompt for c in engine.canaries] + [c.answer for c in engine.canaries]
-            vectors = embed(appliance.listen, api_key, engine.canaries[0].model, texts)
+            vectors = embed(appliance.listen, api_key, engine.canaries[0].model, texts, patience)
             check_neighbours(engine.canaries, vectors)
             continue
         for canary in engine.canaries:
-            reply = ask(appliance.listen, api_key, canary.model, canary.prompt)
+            reply = ask(appliance.listen, api_key, canary.model, canary.prompt, patience)
             check_text(canary, reply.text)
             rates[canary.model] = max(rates.get(canary.model, 0.0), reply.tokens_per_second)
     return rates
@@ -78,19 +84,23 @@ def get_table(listen: str, api_key: str, path: str) -> dict[str, Any]:
     return table
 
 
-def embed(listen: str, api_key: str, model: str, texts: list[str]) -> list[list[float]]:
+def embed(
+    listen: str, api_key: str, model: str, texts: list[str], timeout_s: float = REQUEST_TIMEOUT_S
+) -> list[list[float]]:
     """The texts' vectors, over the API. Raises as `_answering`."""
     request: dict[str, object] = {"model": model, "input": texts}
-    with _answering(listen, api_key, "/v1/embeddings", request) as response:
+    with _answering(listen, api_key, "/v1/embeddings", request, timeout_s) as response:
         rows = json.loads(response.read(MAX_ANSWER_BYTES))["data"]
     return [row["embedding"] for row in rows]
 
 
-def ask(listen: str, api_key: str, model: str, prompt: str) -> Reply:
+def ask(
+    listen: str, api_key: str, model: str, prompt: str, timeout_s: float = REQUEST_TIMEOUT_S
+) -> Reply:
     """One greedy chat completion over the API. Raises as `_answering`."""
     started = time.monotonic()
     question = _question(model, prompt, stream=False)
-    with _answering(listen, api_key, "/v1/chat/completions", question) as response:
+    with _answering(listen, api_key, "/v1/chat/completions", question, timeout_s) as response:
         data = response.read(MAX_ANSWER_BYTES)
     seconds = time.monotonic() - started
     table = json.loads(data)
@@ -101,7 +111,7 @@ def ask(listen: str, api_key: str, model: str, prompt: str) -> Reply:
 def stream_answer(listen: str, api_key: str, model: str, prompt: str) -> Iterator[str]:
     """The same answer piece by piece, as the engine makes it. Raises as `_answering`."""
     question = _question(model, prompt, stream=True)
-    with _answering(listen, api_key, "/v1/chat/completions", question) as response:
+    with _answering(listen, api_key, "/v1/chat/completions", question, PATIENCE_S) as response:
         for line in response:
             if not line.startswith(_DATA) or line.strip() == _DONE:
                 continue
@@ -118,7 +128,7 @@ def stream_chat(
     listen: str, api_key: str, request: dict[str, Any]
 ) -> Generator[str, None, None]:
     """The pieces of the answer to a body of `/api/chat`. Raises as `_answering`."""
-    with _answering(listen, api_key, "/api/chat", request) as response:
+    with _answering(listen, api_key, "/api/chat", request, PATIENCE_S) as response:
         for line in response:
             event = json.loads(line)
             if "error" in event:
@@ -140,7 +150,11 @@ def _question(model: str, prompt: str, *, stream: bool) -> dict[str, object]:
 
 @contextmanager
 def _answering(
-    listen: str, api_key: str, path: str, question: dict[str, object] | None = None
+    listen: str,
+    api_key: str,
+    path: str,
+    question: dict[str, object] | None = None,
+    timeout_s: float = REQUEST_TIMEOUT_S,
 ) -> Iterator[http.client.HTTPResponse]:
     """The API's response to a POST, or without a question to a GET; status 200.
 
@@ -148,7 +162,7 @@ def _answering(
     error.
     """
     address, _, port = listen.rpartition(":")
-    connection = _connect(address, int(port))
+    connection = _connect(address, int(port), timeout_s)
     headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
     try:
         if question is None:
@@ -171,9 +185,9 @@ def _answering(
         connection.close()
 
 
-def _connect(address: str, port: int) -> http.client.HTTPConnection:
+def _connect(address: str, port: int, timeout_s: float) -> http.client.HTTPConnection:
     for attempt in range(CONNECT_TRIES):
-        connection = http.client.HTTPConnection(address, port, timeout=REQUEST_TIMEOUT_S)
+        connection = http.client.HTTPConnection(address, port, timeout=timeout_s)
         try:
             connection.connect()
         except OSError as error:

@@ -32,6 +32,7 @@ NAMES = {
     "edgekit_running": "gauge",
     "edgekit_slots": "gauge",
     "edgekit_engine_up": "gauge",
+    "edgekit_engine_loaded": "gauge",
     "edgekit_engine_restarts": "counter",
     "edgekit_memory_plan_bytes": "gauge",
     "edgekit_audit_lag_seconds": "gauge",

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ def describe(
     start_timeout_s: int = 20,
     damage: bool = False,
     argv: tuple[str, ...] | None = None,
+    on_demand: bool = False,
 ) -> list[str | Path]:
     """Write weights and appliance.json; the supervisor's arguments."""
     content = os.urandom(3 << 20)
@@ -51,6 +53,7 @@ def describe(
         start_timeout_s=start_timeout_s,
         weights=(WeightsFile(str(weights), f"sha384:{digest}", len(content)),),
         canaries=tuple(canaries),
+        lease=str(work / "engine.lease") if on_demand else "",
     )
     appliance = Appliance("a", "1", "g", "127.0.0.1:1", str(work / "audit.sock"), (), (engine,))
     (work / "appliance.json").write_bytes(encode_appliance(appliance))
@@ -59,7 +62,8 @@ def describe(
 
 def supervise(work: Path, mode: str, **options: object):  # type: ignore[no-untyped-def]
     wait = bool(options.pop("wait", True))
-    environment = {"WATCHDOG_USEC": "400000"}
+    # pings that nobody reads fill the queue: an engine on demand is not watched that closely
+    environment = {"WATCHDOG_USEC": "3000000" if options.get("on_demand") else "400000"}
     return running(
         "edgekit.supervisor.daemon",
         describe(work, mode, **options),  # type: ignore[arg-type]
@@ -177,3 +181,72 @@ def test_unknown_engine_is_a_format_error(tmp_path: Path) -> None:
         running("edgekit.supervisor.daemon", arguments, tmp_path),
     ):
         pass
+
+
+def ask(work: Path, words: bytes) -> socket.socket:
+    asking = socket.socket(socket.AF_UNIX)
+    asking.settimeout(20)
+    asking.connect(str(work / "engine.lease"))
+    asking.sendall(words)
+    return asking
+
+
+def test_on_demand_engine_lives_as_long_as_its_lease(tmp_path: Path) -> None:
+    with supervise(tmp_path, "good", on_demand=True) as daemon:
+        assert not engines_left(tmp_path)
+        with ask(tmp_path, b"settle\n") as settled:
+            assert settled.recv(100) == b"idle\n"
+        for _ in range(2):
+            with ask(tmp_path, b"load\n") as lease:
+                assert lease.recv(100) == b"ready\n"
+                assert engines_left(tmp_path)
+                daemon.wait_notified("STATUS=answers canary prompts", 5)
+                lease.shutdown(socket.SHUT_WR)
+                assert lease.recv(100) == b""  # said last of all
+                assert not engines_left(tmp_path)
+                daemon.wait_notified("STATUS=waits to be asked for", 5)
+        assert daemon.stop() == 0
+
+
+def test_whoever_asks_next_is_answered_when_the_memory_is_free(tmp_path: Path) -> None:
+    with supervise(tmp_path, "stubborn", on_demand=True) as daemon:
+        lease = ask(tmp_path, b"load\n")
+        assert lease.recv(100) == b"ready\n"
+        lease.close()  # as a gateway that was killed
+        with ask(tmp_path, b"settle\n") as settled:
+            assert settled.recv(100) == b"idle\n"
+        assert not engines_left(tmp_path)
+        assert daemon.stop() == 0
+
+
+def test_a_lease_that_ends_while_the_engine_loads_stops_it(tmp_path: Path) -> None:
+    with supervise(tmp_path, "never-ready", on_demand=True, start_timeout_s=600) as daemon:
+        lease = ask(tmp_path, b"load\n")
+        daemon.wait_notified("STATUS=starting the engine")
+        lease.close()
+        with ask(tmp_path, b"settle\n") as settled:
+            assert settled.recv(100) == b"idle\n"
+        assert not engines_left(tmp_path)
+
+
+def test_noise_on_the_lease_socket_loads_nothing(tmp_path: Path) -> None:
+    with supervise(tmp_path, "good", on_demand=True):
+        for words in (b"", b"GET / HTTP/1.1\r\n", b"load"):
+            with ask(tmp_path, words) as stranger:
+                stranger.shutdown(socket.SHUT_WR)
+                assert stranger.recv(100) == b""
+        assert not engines_left(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "damage", "code", "slug"),
+    [("wrong", False, 52, b"wrong-answer"), ("good", True, 22, b"digest")],
+)
+def test_an_engine_that_cannot_be_vouched_for_is_not_lent(
+    tmp_path: Path, mode: str, damage: bool, code: int, slug: bytes
+) -> None:
+    with supervise(tmp_path, mode, on_demand=True, damage=damage) as daemon:
+        with ask(tmp_path, b"load\n") as lease:
+            assert lease.recv(100) == b"refused " + slug + b"\n"
+        assert daemon.process.wait(10) == code
+    assert not engines_left(tmp_path)

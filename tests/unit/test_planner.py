@@ -104,10 +104,13 @@ def variant(size: int = 100 * MIB, *, quantization: str = "Q8_0", **shape: int) 
     return CarriedVariant("gguf", quantization, (path,), size, tuple(sorted(facts.items())))
 
 
-def model(*variants: CarriedVariant, context: int = 4096, name: str = "m") -> CarriedModel:
+def model(
+    *variants: CarriedVariant, context: int = 4096, name: str = "m", load: str = "auto"
+) -> CarriedModel:
     """A model of these variants that wants 4,096 tokens."""
     carried = variants or (variant(),)
-    return CarriedModel(name, context, "MIT", "llama", 10**6, carried, (("q", "a"),))
+    return CarriedModel(
+        name, context, "MIT", "llama", 10**6, carried, (("q", "a"),), load=load)
 
 
 def manifest(*models: CarriedModel, users: int = 2, **changes: object) -> Manifest:
@@ -315,9 +318,32 @@ def test_models_share_the_memory_in_their_order() -> None:
     host = HostBuilder(available=available_for(needs))
     selections = select_all(manifest(*two), host.report())
     assert [(s.model.name, s.chosen.slots) for s in selections] == [("first", 2), ("second", 1)]
+    small = HostBuilder(available=available_for(need_of(slots=2)))
+    both = tuple(replace(one, load="always") for one in two)
     with pytest.raises(InsufficientError, match="second"):
-        select_all(
-            manifest(*two), HostBuilder(available=available_for(need_of(slots=2))).report())
+        select_all(manifest(*both), small.report())
+
+
+def test_models_that_do_not_fit_together_are_loaded_on_demand() -> None:
+    small = HostBuilder(available=available_for(need_of(slots=2)))
+    two = (model(name="first"), model(name="second"))
+    shared = select_all(manifest(*two), small.report())
+    assert [s.chosen.slots for s in shared] == [2, 2]
+    assert all(s.shared_room >= s.host_claim > 0 for s in shared)
+    with pytest.raises(InsufficientError, match="second"):  # nobody to share with
+        select_all(manifest(replace(two[0], load="always"), two[1]), small.report())
+
+
+def test_a_model_that_stays_takes_its_part_before_those_on_demand() -> None:
+    needs = need_of(slots=2) + need_of(slots=2)
+    models = (model(name="shy", load="demand"), model(name="stays"), model(name="third",
+              load="demand"))
+    first, stays, third = select_all(
+        manifest(*models), HostBuilder(available=available_for(needs)).report())
+    assert stays.shared_room == 0
+    assert first.shared_room == third.shared_room
+    assert first.host_claim + stays.host_claim <= needs < (
+        first.host_claim + stays.host_claim + third.host_claim)
 
 
 def every_order_matters() -> str:

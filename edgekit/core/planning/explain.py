@@ -12,6 +12,7 @@ def selection_table(selection: Selection) -> dict[str, Any]:
     """A selection as plain JSON values."""
     return {
         "model": selection.model.name,
+        "shared_room": selection.shared_room,
         "chosen": candidate_table(selection.chosen),
         "candidates": [candidate_table(candidate) for candidate in selection.candidates],
     }

@@ -6,12 +6,15 @@ was possible is in it with its numbers and its verdict.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from edgekit.core.facts import HostReport
 from edgekit.core.planning.candidates import Question, Way, ways
 from edgekit.core.planning.devices import HEADROOM_PERCENT
 from edgekit.core.planning.values import MIB, Candidate, Selection, Wishes
 from edgekit.core.planning.weigh import Room
-from edgekit.core.release import CarriedModel, Manifest
+from edgekit.core.release import ALWAYS, AUTO, DEMAND, CarriedModel, Manifest
 from edgekit.errors import IncompatibleHostError, InsufficientError
 
 NO_WISHES = Wishes()
@@ -52,7 +55,10 @@ def select_all(
     wishes: Wishes = NO_WISHES,
     failed: tuple[tuple[str, str, str], ...] = (),
 ) -> tuple[Selection, ...]:
-    """Decide for every model in the set; models share the memory in manifest order.
+    """Decide for every model in the set; models take of the memory in manifest order.
+
+    Where not all of them fit beside each other, those that need not always be there are loaded on
+    demand: each may then take all that the others leave, and only so many are in memory as fit.
 
     `failed` are (model, key of a candidate, what it said) of ways that were tried and did not
     start: they are not chosen again. Raises InsufficientError (by how much, and what would fit) or
@@ -64,16 +70,46 @@ def select_all(
             "this host does not say how much memory is free", needed="MemAvailable in /proc/meminfo"
         )
     room = Room(usable * (100 - HEADROOM_PERCENT) // 100)
-    selections = []
-    for model in manifest.models:
+
+    def select(model: CarriedModel, room: Room) -> Selection:
         tried = {key: words for name, key, words in failed if name == model.name}
-        selection = select_model(model, manifest, report, room, wishes, tried)
-        need, serving = selection.chosen.need, selection.chosen.serving
+        return _with_claim(select_model(model, manifest, report, room, wishes, tried), report)
+
+    try:
+        placed, left = _side_by_side(manifest.models, room, select, {DEMAND})
+    except InsufficientError:
+        if sum(model.load != ALWAYS for model in manifest.models) < 2:  # nobody to share with
+            raise
+        placed, left = _side_by_side(manifest.models, room, select, {DEMAND, AUTO})
+    for model in manifest.models:
+        if model.name not in placed:
+            placed[model.name] = replace(select(model, left), shared_room=left.host)
+    return tuple(placed[model.name] for model in manifest.models)
+
+
+def _side_by_side(
+    models: tuple[CarriedModel, ...],
+    room: Room,
+    select: Callable[[CarriedModel, Room], Selection],
+    left_out: set[str],
+) -> tuple[dict[str, Selection], Room]:
+    """Those models that stay in memory by name, and the room that they leave."""
+    placed = {}
+    for model in models:
+        if model.load in left_out:
+            continue
+        placed[model.name] = selection = select(model, room)
+        need, devices = selection.chosen.need, selection.chosen.serving.devices
         assert need is not None
-        shared = any(gpu.integrated.value for gpu in report.gpus if need.device)
-        room = room.after(need, serving.devices, shared=shared)
-        selections.append(selection)
-    return tuple(selections)
+        room = room.after(need, devices, shared=selection.host_claim > need.host)
+    return placed, room
+
+
+def _with_claim(selection: Selection, report: HostReport) -> Selection:
+    need = selection.chosen.need
+    assert need is not None
+    shared = any(gpu.integrated.value for gpu in report.gpus if need.device)
+    return replace(selection, host_claim=need.total if shared else need.host)
 
 
 def select_model(

@@ -146,13 +146,20 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The decision for one model, and everything that was looked at on the way, best first."""
+    """The decision for one model, and everything that was looked at on the way, best first.
+
+    `shared_room` is 0 for a model that stays in memory; for one that is loaded on demand it is the
+    part of the host's memory, in bytes, that it shares with the others that are. `host_claim` is
+    what it takes of that memory, accelerators without memory of their own included.
+    """
 
     model: CarriedModel
     pack: EnginePack
     variant: CarriedVariant
     chosen: Candidate
     candidates: tuple[Candidate, ...]
+    shared_room: int = 0
+    host_claim: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from edgekit.gateway.job import (
     find_able,
 )
 from edgekit.gateway.problems import ApiError, bad_field
+from edgekit.gateway.surfaces.keep_alive import take_keep_alive
 
 MAX_INPUTS = 2048
 MAX_DIMENSIONS = 1 << 16
@@ -32,15 +33,17 @@ def parse_openai(body: Body, appliance: Appliance) -> Job:
 def parse_ollama(body: Body, appliance: Appliance) -> Job:
     """An `/api/embed` body. Raises ApiError."""
     texts, dimensions = _input(body), body.integer("dimensions", 1, MAX_DIMENSIONS)
-    body.ignore(frozenset({"truncate", "keep_alive", "options"}))
-    return _job("/api/embed", body, appliance, texts, dimensions)
+    keep_s = take_keep_alive(body)
+    body.ignore(frozenset({"truncate", "options"}))
+    return _job("/api/embed", body, appliance, texts, dimensions, keep_s=keep_s)
 
 
 def parse_ollama_legacy(body: Body, appliance: Appliance) -> Job:
     """An `/api/embeddings` body: one prompt. Raises ApiError."""
     text = body.text("prompt", max_chars=MAX_TEXT_CHARS)
-    body.ignore(frozenset({"keep_alive", "options"}))
-    return _job("/api/embeddings", body, appliance, [text], None)
+    keep_s = take_keep_alive(body)
+    body.ignore(frozenset({"options"}))
+    return _job("/api/embeddings", body, appliance, [text], None, keep_s=keep_s)
 
 
 def _job(
@@ -51,6 +54,7 @@ def _job(
     dimensions: int | None,
     *,
     base64: bool = False,
+    keep_s: float | None = None,
 ) -> Job:
     name = body.text("model", max_chars=MAX_NAME_CHARS)
     model = find_able(appliance, name, "embedding")
@@ -66,6 +70,7 @@ def _job(
         params=audit_params({"inputs": len(texts), "dimensions": dimensions}),
         prompt=digest_input(texts),
         echo={"dimensions": dimensions, "base64": base64},
+        keep_s=keep_s,
     )
 
 

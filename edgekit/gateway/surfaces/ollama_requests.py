@@ -27,13 +27,13 @@ from edgekit.gateway.job import (
 )
 from edgekit.gateway.problems import ApiError, bad_field
 from edgekit.gateway.schema_limits import check_schema
+from edgekit.gateway.surfaces.keep_alive import take_keep_alive
 from edgekit.gateway.surfaces.ollama_context import Message, take_context
 from edgekit.gateway.surfaces.tool_fields import take_tools
 
 IGNORED = frozenset({"shift", "truncate"})
 """Fields accepted without effect: nothing is cut from a prompt unasked."""
 
-KEEP_ALIVE = {"anyOf": [{"type": "number"}, {"type": "string", "maxLength": 40}]}
 FORMAT = {"anyOf": [{"enum": ["", "json"]}, {"type": "object"}]}
 THINKING_LEVELS = ("low", "medium", "high")
 THINK = {"enum": [True, False, *THINKING_LEVELS]}
@@ -73,13 +73,18 @@ class LoadRequest:
 
     model: ServedModel
     asked_name: str
-    unload: bool
+    keep_s: float | None
     chat: bool
+
+    @property
+    def unload(self) -> bool:
+        """Whether it is asked to leave memory."""
+        return self.keep_s == 0
 
 
 def parse_chat(body: Body, appliance: Appliance) -> Job | LoadRequest:
     """An `/api/chat` body. Raises ApiError."""
-    name, model, stream, unload = _start(body, appliance)
+    name, model, stream, keep_s = _start(body, appliance)
     readers = body.tables("messages", max_items=MAX_MESSAGES)
     messages = [_message(reader) for reader in readers]
     fields = {**_options(body, model.context), **_logprobs(body)}
@@ -92,7 +97,7 @@ def parse_chat(body: Body, appliance: Appliance) -> Job | LoadRequest:
     thinking = _think(body, model, name)
     _finish(body)
     if not messages:
-        return LoadRequest(model, name, unload, chat=True)
+        return LoadRequest(model, name, keep_s, chat=True)
     return _job(
         "/api/chat",
         model,
@@ -100,6 +105,7 @@ def parse_chat(body: Body, appliance: Appliance) -> Job | LoadRequest:
         CHAT_TARGET,
         {"messages": messages, **fields, **thinking},
         stream=stream,
+        keep_s=keep_s,
         params=audit_params(fields),
         prompt=digest_input(messages),
     )
@@ -107,7 +113,7 @@ def parse_chat(body: Body, appliance: Appliance) -> Job | LoadRequest:
 
 def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
     """An `/api/generate` body. Raises ApiError."""
-    name, model, stream, unload = _start(body, appliance)
+    name, model, stream, keep_s = _start(body, appliance)
     prompt = body.text("prompt", max_chars=MAX_TEXT_CHARS, default="")
     system = body.text("system", max_chars=MAX_TEXT_CHARS, default="")
     raw = body.flag("raw", default=False)
@@ -122,7 +128,7 @@ def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
     _no_images(body)
     _finish(body)
     if not prompt and not suffix:
-        return LoadRequest(model, name, unload, chat=False)
+        return LoadRequest(model, name, keep_s, chat=False)
     messages: list[Message] = []
     if raw or suffix:
         if response_format is not None:
@@ -146,6 +152,7 @@ def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
         target,
         request,
         stream=stream,
+        keep_s=keep_s,
         params=audit_params({**fields, "raw": raw}),
         prompt=digest_input(_digested(system, prompt, suffix, earlier)),
         conversation=messages,
@@ -176,6 +183,7 @@ def _job(
     request: dict[str, Any],
     *,
     stream: bool,
+    keep_s: float | None,
     params: Mapping[str, Any],
     prompt: bytes,
     conversation: Sequence[Message] = (),
@@ -186,6 +194,7 @@ def _job(
         model=model,
         asked_name=name,
         stream=stream,
+        keep_s=keep_s,
         include_usage=False,
         target=target,
         body=request,
@@ -195,16 +204,11 @@ def _job(
     )
 
 
-def _start(body: Body, appliance: Appliance) -> tuple[str, ServedModel, bool, bool]:
+def _start(body: Body, appliance: Appliance) -> tuple[str, ServedModel, bool, float | None]:
     name = body.text("model", max_chars=MAX_NAME_CHARS)
     model = find_able(appliance, name, "completion")
     stream = body.flag("stream", default=True)
-    keep_alive = body.raw("keep_alive", KEEP_ALIVE)
-    if isinstance(keep_alive, bool) or not isinstance(keep_alive, int | float | str | None):
-        raise bad_field("keep_alive", "must be seconds or a text like 5m")
-    if isinstance(keep_alive, str) and len(keep_alive) > 40:
-        raise bad_field("keep_alive", "must have at most 40 characters")
-    return name, model, stream, keep_alive in (0, "0", "0s")
+    return name, model, stream, take_keep_alive(body)
 
 
 def _think(body: Body, model: ServedModel, name: str) -> dict[str, Any]:

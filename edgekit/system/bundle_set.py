@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -213,7 +214,7 @@ def _read_documents(
 def _list_folder(folder: Path) -> list[tuple[str, Path]]:
     """(name relative to the set, path) of everything in the folder and in the set's own folders."""
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        return list(_entries(folder))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SetShapeError(
             "no bundle set here",
@@ -223,14 +224,20 @@ def _list_folder(folder: Path) -> list[tuple[str, Path]]:
         ) from error
     except OSError as error:
         raise translate_os_error(error, f"reading {folder}") from error
-    found: list[tuple[str, Path]] = []
-    for entry in entries:
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, Path]]:
+    for entry in _sorted(folder):
         if entry.name in set_files.FOLDERS and entry.is_dir(follow_symlinks=False):
-            below = sorted(os.scandir(entry), key=lambda item: item.name)
-            found += [(f"{entry.name}/{item.name}", Path(item.path)) for item in below]
+            for item in _sorted(Path(entry.path)):
+                yield f"{entry.name}/{item.name}", Path(item.path)
         else:
-            found.append((entry.name, Path(entry.path)))
-    return found
+            yield entry.name, Path(entry.path)
+
+
+def _sorted(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
 
 def _regular_size(path: Path) -> int:

@@ -1,8 +1,8 @@
-"""The medium: pulled out at every read, and read once and no more.
+"""The medium: pulled out at every look at it, and read once and no more.
 
-Reads of the set's folder fail from one of them on, as they do when a stick is pulled. Nothing on
-the medium may be read twice by a whole installation: then it does not matter what a second read
-says.
+Reads of the set's folder, and everything else that asks for a name in it, fail from one call on, as
+they do when a stick is pulled. Nothing on the medium may be read twice by a whole installation:
+then it does not matter what a second read says.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from edgekit.exit_codes import ExitCode
 from tests.fault.points import Fired, Point
 from tests.fault.snapshot import read_snapshot
 from tests.fault.sweeps import converges, position_of
-from tests.fault.tracer import READS, Action, Call, Fail
+from tests.fault.tracer import LOOKS, READS, Action, Call, Fail
 from tests.fault.world import World
 
 COMMANDS = ("install", "upgrade", "repair", "fall back", "first install of junk", "upgrade again",
@@ -24,10 +24,10 @@ ONE_PASS = "one pass"
 
 
 def stick_points(world: World, _seed: int) -> Iterator[Point]:
-    """Every read of every command that reads a set, and one look at all of them."""
+    """Every look of every command that reads a set, and that no byte is read twice."""
     for name in COMMANDS:
         yield name, 0, ONE_PASS
-        for number in range(1, len(_reads(world, name)) + 1):
+        for number in range(1, _looks(world, name) + 1):
             for error in LOST:
                 yield name, number, error
 
@@ -44,16 +44,25 @@ def fire_stick(world: World, point: Point) -> Fired:
         return Fail(getattr(errno, error)) if call.number >= number else None
 
     world.put_back(scenario)
-    ended = world.run(scenario.command, decide=decide, calls=READS, below=_sticks(world))
+    ended = world.run(scenario.command, decide=decide, calls=LOOKS, below=_sticks(world))
     verdict = world.oracle.judge(read_snapshot(world.host), scenario.old, scenario.new)
     why = verdict.why
-    if ended.status not in set(ExitCode) or ended.status in (ExitCode.OK, ExitCode.INTERNAL):
+    lost = ended.status == ExitCode.OK and verdict.state != "new"  # else it was all read by then
+    if ended.status not in set(ExitCode) or ended.status == ExitCode.INTERNAL or lost:
         why += (f"status {ended.status}: {ended.output[-1500:]}",)
     return Fired(ended.fired > 0, verdict.state, why or converges(world, scenario))
 
 
 def _sticks(world: World) -> tuple[str, ...]:
-    return tuple(f"{world.stick(label)}/" for label in ("v1", "v2", "junk"))
+    return tuple(str(world.stick(label)) for label in ("v1", "v2", "junk"))
+
+
+def _looks(world: World, name: str) -> int:
+    """How often a scenario's command asks the medium for anything."""
+    scenario = world.scenarios[name]
+    world.put_back(scenario)
+    return world.run(scenario.command, decide=lambda _call: None, calls=LOOKS,
+                     below=_sticks(world)).calls
 
 
 def _reads(world: World, name: str) -> list[tuple[str, int, int]]:

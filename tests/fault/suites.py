@@ -93,9 +93,9 @@ SUITES: dict[str, Suite] = {
         "right one and leaves the same state",
         70, 200, _over_points(clocks.clock_points, clocks.fire_clock), {"clock_decides": 200}),
     "stick": Suite(
-        "the stick is pulled at every read of every command that reads a set (EIO, ENODEV, "
-        "ENOTCONN from there on), and no byte of it is read twice",
-        200, 40, _over_points(lambda world, seed: list(sticks.stick_points(world, seed)),
+        "the stick is pulled at every read, open, look at a name or listing of every command that "
+        "reads a set (EIO, ENODEV, ENOTCONN from there on), and no byte of it is read twice",
+        1000, 40, _over_points(lambda world, seed: list(sticks.stick_points(world, seed)),
                               sticks.fire_stick), {"lost_is_success": 30}),
     "disk-full": Suite(
         "an upgrade on ext4, xfs and btrfs with 0, 16, 32, ... KiB free: done and new, or refused "

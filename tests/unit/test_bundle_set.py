@@ -5,6 +5,7 @@ One small set of three volumes is made once; each test harms it and puts it back
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -21,6 +22,7 @@ from edgekit.errors import (
     DigestError,
     EdgekitError,
     FormatError,
+    HostError,
     SetShapeError,
     SignatureError,
 )
@@ -307,6 +309,22 @@ def test_a_verified_set_cannot_be_made_by_hand(sets: Fixture) -> None:
     with pytest.raises(TypeError, match="verify_set"):
         VerifiedSet(good.opened, good.root, (), good.statement, good.manifest, good.table, {},
                     object())
+
+
+@pytest.mark.parametrize("lost", ["", "trust"])
+def test_a_medium_that_goes_while_it_is_listed_is_said(
+    sets: Fixture, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    scandir = os.scandir
+
+    def pulled(path: Path) -> object:
+        if Path(path) == sets.small / lost:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", pulled)
+    with pytest.raises(HostError, match="reading"):
+        open_set((sets.small,))
 
 
 # --------------------------------------------------------------------------------- several folders

@@ -14,8 +14,18 @@ def main() -> int:
     arguments = sys.argv[1:]
     if arguments[:1] == ["daemon"] and len(arguments) > 1:
         return _run_daemon(arguments[1], arguments[2:])
-    from edgekit.cli.main import main as command_line
+    return _run_command(arguments)
 
+
+def _run_command(arguments: list[str]) -> int:
+    try:
+        from edgekit.cli.main import main as command_line
+    except ModuleNotFoundError as error:
+        if error.name != "typer":
+            raise
+        from edgekit.cli.verify_alone import main as verify_alone
+
+        return verify_alone(arguments)
     return command_line(arguments)
 
 

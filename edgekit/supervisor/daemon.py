@@ -143,7 +143,7 @@ def _run_engine(settings: EngineSettings, lease: Lease | None) -> None:
     tap.start()
     try:
         with pinging(lease, settings.start_timeout_s):
-            _make_ready(settings, child, deadline, lease)
+            _make_ready(settings, child, tap, deadline, lease)
         for warning in check_report(settings, tap.buffers()):  # S5
             print(f"edgekit-supervisor: WARNING: {warning}", file=sys.stderr, flush=True)
         notify("READY=1", "STATUS=answers canary prompts")
@@ -160,7 +160,7 @@ def _run_engine(settings: EngineSettings, lease: Lease | None) -> None:
 
 
 def _make_ready(
-    settings: EngineSettings, child: Child, deadline: float, lease: Lease | None
+    settings: EngineSettings, child: Child, tap: Tap, deadline: float, lease: Lease | None
 ) -> None:
     """S3 and S4."""
 
@@ -170,6 +170,7 @@ def _make_ready(
             lease.check()
 
     wait_healthy(settings.socket, deadline=deadline, still_running=still_wanted)
+    tap.hide_texts()  # from here on it may be asked by anyone
     notify("STATUS=asking canary prompts")
     if settings.embedding and settings.canaries:
         check_vectors(settings.socket, settings.canaries, timeout_s=settings.start_timeout_s)

@@ -1,4 +1,6 @@
-"""The engine's output on its way to the journal: read in passing, for what it says it allocated."""
+"""The engine's output on its way to the journal: read in passing, for what it says it allocated,
+and without the texts of people once it serves them.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgekit.core.appliance import EngineSettings
+from edgekit.core.engine_words import hide_texts
 from edgekit.core.planning.engine_report import (
     MAX_LOG_LINE,
     Buffer,
@@ -30,6 +33,7 @@ class Tap:
     def __init__(self) -> None:
         self._read, self.write = os.pipe()
         self._buffers: list[Buffer] = []
+        self._hiding = False
         self._thread = threading.Thread(target=self._pass_on, daemon=True)
 
     def start(self) -> None:
@@ -41,14 +45,19 @@ class Tap:
         """What the engine has reported so far."""
         return tuple(self._buffers)
 
+    def hide_texts(self) -> None:
+        """From now on pass on known words alone: the engine serves (`core.engine_words`)."""
+        self._hiding = True
+
     def _pass_on(self) -> None:
         with os.fdopen(self._read, "rb") as source:
             while line := source.readline(MAX_LOG_LINE):
+                text = line.decode("utf-8", errors="replace")
                 with suppress(OSError, ValueError):  # nobody listens: the engine goes on
-                    sys.stderr.buffer.write(line)
+                    sys.stderr.buffer.write(hide_texts(text).encode() if self._hiding else line)
                     sys.stderr.buffer.flush()
                 if len(self._buffers) < MAX_BUFFERS:
-                    self._buffers += parse_buffers([line.decode("utf-8", errors="replace")])
+                    self._buffers += parse_buffers([text])
 
 
 def check_report(settings: EngineSettings, buffers: tuple[Buffer, ...]) -> list[str]:

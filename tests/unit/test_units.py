@@ -26,7 +26,7 @@ MAX_SCORE_TENTHS = {"edgekit-gateway.service": 5, "edgekit-auditd.service": 5,
                     "edgekit-engine-image@demo.service": 50, "edgekit-scrub.service": 50,
                     "edgekit-boot-check.service": 50}
 SINCE = {
-    "LogRateLimitIntervalSec": 240,
+    "LogRateLimitIntervalSec": 240, "CoredumpFilter": 246,
     "ProtectHostname": 242, "RestrictSUIDSGID": 242, "OOMPolicy": 243, "TimeoutAbortSec": 243,
     "ProtectKernelLogs": 244, "ProtectClock": 245, "LoadCredential": 247, "ProtectProc": 247,
     "ProcSubset": 247, "ExecPaths": 248, "NoExecPaths": 248, "PrivateIPC": 248,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,10 +21,14 @@ FOR_GOOD_YEARS = 100
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(no_args_is_help=True, help="Models of this host: list, show, ps.")
+    group = typer.Typer(
+        no_args_is_help=True, help="Models of this host: list, show, ps; create, rm."
+    )
     group.command("list")(list_)
     group.command("show")(show)
     group.command("ps")(ps)
+    group.command("create")(create)
+    group.command("rm")(rm)
     app.add_typer(group, name="model")
 
 
@@ -68,6 +74,8 @@ def show(
     typer.echo(f"slots         {table['slots']} of {table['context']} tokens")
     typer.echo(f"memory        {format_bytes(table['memory_bytes'])} planned, "
                f"loaded {'on demand' if table['on_demand'] else 'always'}")
+    if table["modelfile"]:
+        typer.echo(f"made by\n{table['modelfile'].rstrip()}")
     typer.echo(f"questions     {table['known_questions']} asked before it serves")
 
 
@@ -90,6 +98,45 @@ def ps(root: RootOption = HostLayout.HOST, json_: JsonOption = False) -> None:
         for model in table["models"]
     ]
     _print_rows(("name", "memory", "on", "tokens", "until"), rows)
+
+
+def create(
+    name: Annotated[str, typer.Argument(help="What clients will call it.")],
+    modelfile: Annotated[Path, typer.Option("--file", "-f", help="The Modelfile.")],
+    root: RootOption = HostLayout.HOST,
+    json_: JsonOption = False,
+) -> None:
+    """Make a model of one that came in a verified set, by a Modelfile. Kept across upgrades."""
+    from edgekit.core.modelfile import MAX_MODELFILE_BYTES
+    from edgekit.operations.derived import create_model
+    from edgekit.system.files import read_bounded
+
+    data = read_bounded(modelfile, MAX_MODELFILE_BYTES, "Modelfile")
+    made = create_model(HostLayout(root.resolve()), name, data, file=str(modelfile))
+    if json_:
+        typer.echo(render_json({"schema": "edgekit.model-made/1", **asdict(made)}))
+        return
+    typer.echo(f"{'replaced' if made.replaced else 'made'} {made.name} from {made.base}")
+    for parameter in made.ignored:
+        typer.echo(f"WARNING: {parameter} has no effect: the plan has decided it", err=True)
+    _say_when(in_force=made.in_force)
+
+
+def rm(
+    name: Annotated[str, typer.Argument(help="A model that `model create` made.")],
+    root: RootOption = HostLayout.HOST,
+) -> None:
+    """Forget a model that was made here; those of the release stay."""
+    from edgekit.operations.derived import remove_model
+
+    made = remove_model(HostLayout(root.resolve()), name)
+    typer.echo(f"removed {made.name}")
+    _say_when(in_force=made.in_force)
+
+
+def _say_when(*, in_force: bool) -> None:
+    if not in_force:
+        typer.echo("in force when the service starts next", err=True)
 
 
 def _processor(model: dict[str, Any]) -> str:

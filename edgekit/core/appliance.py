@@ -13,6 +13,7 @@ from typing import Any
 from edgekit.core.digest import Digest
 from edgekit.core.fields import Fields
 from edgekit.core.infill import InfillTokens
+from edgekit.core.modelfile import Modelfile
 from edgekit.core.names import NAME_PATTERN
 from edgekit.core.site_config import SiteConfig
 from edgekit.core.strict_json import parse_strict
@@ -43,6 +44,8 @@ class ServedModel:
     created: int
     capabilities: tuple[str, ...] = ("completion",)
     infill: InfillTokens | None = None
+    defaults: Modelfile | None = None
+    """Of a model that a Modelfile made, what it adds. It stands in no file of settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,8 @@ def encode_appliance(appliance: Appliance) -> bytes:
     table: dict[str, Any] = {"schema": SCHEMA, **asdict(appliance)}
     for model in table["models"]:
         model["infill"] = model["infill"] or {}
+    for model in table["models"]:
+        del model["defaults"]
     for engine in table["engines"]:
         engine["environment"] = dict(engine["environment"])
         engine["planned"] = dict(engine["planned"])

@@ -102,6 +102,11 @@ class HostLayout:
         return self.configuration / "api-keys.json"
 
     @property
+    def derived_models(self) -> Path:
+        """Models that were made on this host by a Modelfile each; read by the gateway."""
+        return self.configuration / "models.json"
+
+    @property
     def tls(self) -> Path:
         """This host's certificate authority and certificate."""
         return self.configuration / "tls"

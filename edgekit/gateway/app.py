@@ -13,6 +13,7 @@ from edgekit.core.appliance import Appliance
 from edgekit.gateway.admission import Admission
 from edgekit.gateway.body import parse_body
 from edgekit.gateway.cold import make_cold_app
+from edgekit.gateway.defaults import with_defaults
 from edgekit.gateway.engine_client import EngineClient
 from edgekit.gateway.guard import PUBLIC, Guard, check_scope
 from edgekit.gateway.http import (
@@ -167,6 +168,7 @@ class Gateway:
                     pass
             await answer(send, 200, _loaded(job), caller.request_id)
             return
+        job = with_defaults(job)
         engine = self._engines[job.model.engine]
         generation = Generation(
             job,

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from edgekit import __version__
 from edgekit.core.appliance import Appliance, EngineSettings, ServedModel
+from edgekit.core.modelfile import Modelfile, parameter_lines, render_modelfile
 from edgekit.errors import EngineError
 from edgekit.gateway.body import parse_body
 from edgekit.gateway.console import load_console
@@ -223,10 +224,12 @@ def _details(model: ServedModel) -> dict[str, Any]:
 
 
 def _shown(model: ServedModel) -> dict[str, Any]:
+    made = model.defaults or Modelfile(base=model.name)
     return {
         "license": model.license,
-        "modelfile": f"# served by edgekit\nFROM {model.name}\n",
-        "parameters": "",
+        "modelfile": f"# served by edgekit\n{render_modelfile(made)}",
+        "parameters": "\n".join(parameter_lines(made)),
+        "system": made.system,
         "template": "",
         "details": _details(model),
         "model_info": {

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.api_keys import parse_keys
-from edgekit.core.appliance import at_site, parse_appliance
+from edgekit.core.appliance import Appliance, at_site, parse_appliance
 from edgekit.core.audit_texts import load_recipient
 from edgekit.core.config_rules import is_loopback
+from edgekit.core.derived import parse_derived, with_derived
 from edgekit.core.site_config import SiteConfig
 from edgekit.core.text_policy import TextMode
 from edgekit.errors import EdgekitError, FormatError, HostError, PortInUseError, TrustError
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         site = load_site_config(options.config) if options.config else SiteConfig()
         appliance = at_site(parse_appliance(_read(options.appliance)), site)
+        appliance = _with_derived(appliance, options.config)
         ring = parse_keys(_read(options.keys or _credential("api-keys")))
         sockets = inherited_sockets(os.environ) or [_own_socket(appliance.listen)]
         served = listeners(sockets, site.server.lan, _credentials(os.environ))
@@ -198,6 +200,17 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise FormatError("cannot read", where=str(path), found=error.strerror) from error
+
+
+def _with_derived(appliance: Appliance, config: Path | None) -> Appliance:
+    """With the models that were made on this host, which lie beside its configuration."""
+    path = config.with_name("models.json") if config else None
+    if path is None or not path.exists():
+        return appliance
+    whole, problems = with_derived(appliance, parse_derived(_read(path)))
+    for problem in problems:
+        note("a model made here does not serve", why=problem)
+    return whole
 
 
 def _credentials(environment: Mapping[str, str]) -> Path | None:

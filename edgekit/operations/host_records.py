@@ -19,6 +19,8 @@ from edgekit.core.api_keys import (
 )
 from edgekit.core.appliance import MAX_BYTES as MAX_APPLIANCE_BYTES
 from edgekit.core.appliance import Appliance, at_site, parse_appliance
+from edgekit.core.derived import MAX_BYTES as MAX_DERIVED_BYTES
+from edgekit.core.derived import DerivedModel, parse_derived
 from edgekit.core.fields import Fields
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.site_config import MAX_CONFIG_BYTES
@@ -61,6 +63,13 @@ def load_appliance(layout: HostLayout, generation: str) -> Appliance:
     path = layout.generation(generation) / "appliance.json"
     appliance = parse_appliance(read_bounded(path, MAX_APPLIANCE_BYTES, "appliance.json"))
     return at_site(appliance, load_site_config(layout.site_config))
+
+
+def load_derived(layout: HostLayout) -> tuple[DerivedModel, ...]:
+    """The models that were made on this host. Raises HostError or FormatError."""
+    if not layout.derived_models.exists():
+        return ()
+    return parse_derived(read_bounded(layout.derived_models, MAX_DERIVED_BYTES, "models.json"))
 
 
 def require_generation(layout: HostLayout) -> str:

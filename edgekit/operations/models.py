@@ -6,9 +6,16 @@ from dataclasses import asdict
 from typing import Any
 
 from edgekit.core.appliance import Appliance, ServedModel
+from edgekit.core.derived import with_derived
 from edgekit.core.host_layout import HostLayout
+from edgekit.core.modelfile import render_modelfile
 from edgekit.errors import ModelNotFoundError
-from edgekit.operations.host_records import load_appliance, local_key, require_generation
+from edgekit.operations.host_records import (
+    load_appliance,
+    load_derived,
+    local_key,
+    require_generation,
+)
 from edgekit.system.health import get_table
 
 
@@ -35,6 +42,7 @@ def show_model(layout: HostLayout, name: str) -> dict[str, Any]:
         "generation": appliance.generation,
         **_summary(appliance, model),
         "created": model.created,
+        "modelfile": render_modelfile(model.defaults) if model.defaults else "",
         "memory_plan": dict(engine.planned),
         "placement": engine.placement,
         "known_questions": len(engine.canaries),
@@ -78,7 +86,9 @@ def find_installed(appliance: Appliance, name: str) -> ServedModel:
 
 
 def _installed(layout: HostLayout) -> Appliance:
-    return load_appliance(layout, require_generation(layout))
+    """With the models that were made here; one whose base is gone is left out."""
+    appliance = load_appliance(layout, require_generation(layout))
+    return with_derived(appliance, load_derived(layout))[0]
 
 
 def _summary(appliance: Appliance, model: ServedModel) -> dict[str, Any]:
@@ -96,6 +106,7 @@ def _summary(appliance: Appliance, model: ServedModel) -> dict[str, Any]:
         "engine": engine.kind,
         "memory_bytes": engine.memory,
         "on_demand": bool(engine.lease),
+        "made_from": model.defaults.base if model.defaults else "",
         "capabilities": list(model.capabilities),
         "license": model.license,
     }

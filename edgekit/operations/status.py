@@ -111,7 +111,7 @@ def _models(layout: HostLayout, generation: str, appliance: Appliance) -> list[d
             "context": model.context,
             "engine": appliance.engine(model.engine).kind,
             "slots": appliance.engine(model.engine).slots,
-            "memory_bytes": ((chosen.get(model.name) or {}).get("need") or {}).get("total", 0),
+            "memory_bytes": ((chosen.get(model.engine) or {}).get("need") or {}).get("total", 0),
         }
         for model in appliance.models
     ]

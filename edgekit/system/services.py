@@ -124,6 +124,10 @@ class SystemdServices:
             self._restart(unit)
         self._restart_forwarder()
 
+    def restart_gateway(self) -> None:
+        """Restart the gateway alone; systemd holds the listener meanwhile. Raises HostError."""
+        self._restart(GATEWAY)
+
     def unlink_units(self) -> None:
         """Remove every link and drop-in this class made."""
         self.write_drop_ins({})

@@ -52,6 +52,8 @@ def commands_of(world: World) -> dict[str, list[str]]:
         "model list": ["model", "list", *root],
         "model show": ["model", "show", "m", *root],
         "model ps": ["model", "ps", *root],
+        "model create": ["model", "create", "mine", "--file", str(world.modelfile()), *root],
+        "model rm": ["model", "rm", "mine", *root],
         "pin": ["pin", world.oracle.release("v1").generation, *root],
         "diff": ["diff", *sets, *root],
         "keys init": ["keys", "init", f"{out}/dora", f"{out}/emil", "--root-out", f"{out}/r.json"],

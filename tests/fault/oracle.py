@@ -17,6 +17,7 @@ from edgekit.core import trust
 from edgekit.core.api_keys import parse_keys
 from edgekit.core.audit_chain import LogLine, parse_head
 from edgekit.core.audit_verify import Evidence, Verifier
+from edgekit.core.derived import parse_derived
 from edgekit.errors import EdgekitError
 from tests.fault.snapshot import Node, Snapshot
 
@@ -28,7 +29,7 @@ UNLIKE = ("receipt.json", "plan.json")
 
 _KNOWN = re.compile(
     r"(opt|opt/edgekit|opt/edgekit/(current|generations(/.+)?)|etc|etc/edgekit"
-    r"|etc/edgekit/(api-keys\.json|local\.key|tls(/.+)?)|var|var/lib|var/lib/edgekit"
+    r"|etc/edgekit/((api-keys|models)\.json|local\.key|tls(/.+)?)|var|var/lib|var/lib/edgekit"
     r"|var/lib/edgekit/(\.audit\.removed(/.+)?|blobs(/.+)?|trust(/.+)?|audit(/.+)?|staging(/.+)?|[a-z-]+\.json))"
 )
 _TEMPORARY = re.compile(r"(.+/)?\.[^/]+\.(tmp|new)")
@@ -117,6 +118,7 @@ class Oracle:
                 yield f"unknown path {name}"
         yield from _audit_problems(tree)
         yield from _key_problems(tree)
+        yield from _derived_problems(tree)
         for name, node in tree.items():
             if re.fullmatch(rf"{STATE}/installing\.json", name) and not _is_json(node):
                 yield f"{name} is no JSON"
@@ -206,6 +208,15 @@ def _floor_sequence(data: bytes) -> int | None:
         return trust.parse_floor(data).sequence
     except EdgekitError:
         return None
+
+
+def _derived_problems(tree: Snapshot) -> Iterator[str]:
+    node = tree.get(f"{ETC}/models.json")
+    if node is not None:
+        try:
+            parse_derived(node.data or b"")
+        except EdgekitError as error:
+            yield f"models.json: {error.message}"
 
 
 def _key_problems(tree: Snapshot) -> Iterator[str]:

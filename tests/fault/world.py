@@ -126,6 +126,12 @@ class World:
         """The host under test."""
         return self.base / "h"
 
+    def modelfile(self) -> Path:
+        """A Modelfile for the model of every release."""
+        path = self.base / "Modelfile"
+        path.write_text("FROM m\nSYSTEM Be brief.\n", "utf-8")
+        return path
+
     def stick(self, label: str) -> Path:
         """The folder of a set."""
         return self.base / f"set-{label}"
@@ -163,6 +169,7 @@ class World:
                      _expected("v2", "v1 v2", 2), _expected("v1", "v1 v2", 2)),
             Scenario("collect", ("trust1", "install v1", "install v2", "litter"), "gc",
                      _expected("v2", "v1 v2", 2), _expected("v2", "v1 v2", 2)),
+            Scenario("make a model", ("trust1", "install v1"), "model", old, old),
             Scenario("trust update", ("trust1", "install v1"), "trust2", old,
                      _expected("v1", "v1", 1, roots=frozenset({2}))),
             Scenario("remove", ("trust1", "install v1", "install v2"), "remove",
@@ -243,6 +250,8 @@ class World:
         match verb:
             case "install":
                 return ["install", str(self.stick(label)), "--listen", LISTEN, *root]
+            case "model":
+                return ["model", "create", "mine", "--file", str(self.modelfile()), *root]
             case "glass":
                 return [*self.arguments(f"install {label}"), "--insecure-downgrade", "a test"]
             case "trust1":

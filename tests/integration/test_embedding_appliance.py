@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import ollama
 import openai
 import pytest
 
@@ -55,6 +57,17 @@ files = ["edgekit-demo-q8_0.gguf"]
 prompt = "What is the capital of France?"
 answer = "Paris"
 
+"""
+
+
+MODELFILE = f"""\
+FROM {MODEL}
+SYSTEM You know edgekit.
+PARAMETER temperature 0
+PARAMETER num_predict 3
+PARAMETER num_ctx 4096
+MESSAGE user Which command installs a bundle?
+MESSAGE assistant edgekit install installs it.
 """
 
 
@@ -115,6 +128,42 @@ def test_ps_says_which_models_are_in_memory_with_their_planned_sizes(
     words = both.edgekit("model", "ps").stdout
     assert words.count("processor") == 3
     assert words.count("stays") == 3
+
+
+def test_a_model_made_here_answers_as_its_modelfile_says(
+    both: RunningAppliance, tmp_path: Path
+) -> None:
+    (tmp_path / "Modelfile").write_text(MODELFILE, "utf-8")
+    made = both.edgekit("model", "create", "helper", "-f", str(tmp_path / "Modelfile"))
+    assert made.returncode == 0, made.stderr
+    assert "num_ctx has no effect" in made.stderr
+    both.stop()
+    both.serve()
+    client = openai.OpenAI(base_url=f"{both.url}/v1", api_key=both.api_key, max_retries=0)
+    assert "helper" in {model.id for model in client.models.list()}
+    question: Any = [{"role": "user", "content": "Which command builds a bundle?"}]
+    plain = client.chat.completions.create(model=MODEL, messages=question, temperature=0)
+    short = client.chat.completions.create(model="helper", messages=question)
+    longer = client.chat.completions.create(model="helper", messages=question, max_tokens=6)
+    texts = [str(answer.choices[0].message.content) for answer in (plain, short, longer)]
+    assert short.choices[0].finish_reason == "length"
+    assert texts[2].startswith(texts[1])
+    tokens = [answer.usage.completion_tokens for answer in (short, longer) if answer.usage]
+    assert tokens == [3, 6]
+    asked = [answer.usage.prompt_tokens for answer in (plain, short) if answer.usage]
+    assert asked[1] > asked[0] + 5  # its system text and messages are there
+    headers = {"Authorization": f"Bearer {both.api_key}"}
+    shown = ollama.Client(both.url, headers=headers).show("helper")
+    assert "SYSTEM You know edgekit." in str(shown.modelfile)
+    listed = json.loads(both.edgekit("model", "list", "--json").stdout)["models"]
+    assert listed[-1]["made_from"] == MODEL
+    segments = sorted((both.root / "var/lib/edgekit/audit").glob("audit-*.jsonl"))
+    events = [line for path in segments for line in path.read_text().splitlines()
+              if '"type":"model_create"' in line]
+    assert len(events) == 1
+    assert json.loads(events[0])["modelfile"] == listed[-1]["digest"]
+    assert both.edgekit("model", "rm", "helper").returncode == 0
+    assert both.edgekit("model", "rm", MODEL).returncode == 44
 
 
 def test_the_weights_they_share_are_carried_once(several_models: DemoSet) -> None:

@@ -23,19 +23,23 @@ QUESTION, ANSWER = "What is the capital of France?", "Paris"
 ON_DEMAND = 'license = "Apache-2.0"\nload = "demand"'
 
 
-@pytest.fixture(scope="module")
-def host(
-    demo_set: DemoSet, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningAppliance]:
+def bundle_turns(demo_set: DemoSet) -> DemoSet:
+    """A set with two models that are loaded on demand."""
     weights = str(Path(__file__).parents[2] / "models/demo")
     second = CHAT_RECIPE.replace("../models/demo", weights)
     second = second.replace('license = "Apache-2.0"', ON_DEMAND)
-    two = bundle_demo(
+    return bundle_demo(
         demo_set.root.parent, demo_set.signer, demo_set.root,
         ('name = "demo-small"', 'name = "demo-turns"'), ('license = "Apache-2.0"', ON_DEMAND),
         ("[[engine]]", f"{second}[[engine]]"),
     )
-    running = RunningAppliance(two, tmp_path_factory.mktemp("d"), free_port())
+
+
+@pytest.fixture(scope="module")
+def host(
+    demo_set: DemoSet, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningAppliance]:
+    running = RunningAppliance(bundle_turns(demo_set), tmp_path_factory.mktemp("d"), free_port())
     running.install()
     _let_one_fit(running.root)
     running.serve()

@@ -1,0 +1,101 @@
+"""Models made on this host from those that came with it, by a Modelfile each. Pure.
+
+A derived model has no weights and no engine of its own: the gateway adds its words and settings to
+what its base is asked. They are kept as the texts they were made from (`edgekit.derived/1`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+
+from edgekit.core.appliance import Appliance, ServedModel
+from edgekit.core.digest import Digest
+from edgekit.core.fields import Fields
+from edgekit.core.modelfile import parse_modelfile
+from edgekit.core.names import NAME_PATTERN
+from edgekit.core.strict_json import parse_strict
+from edgekit.errors import FormatError
+
+SCHEMA = "edgekit.derived/1"
+MAX_DERIVED = 64
+MAX_BYTES = 8 << 20
+"""64 texts of 64 KiB, whose characters JSON may need to escape."""
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedModel:
+    """A name, the Modelfile's text, and when it was made (Unix time)."""
+
+    name: str
+    modelfile: str
+    created: int
+
+    @property
+    def digest(self) -> Digest:
+        """Of the Modelfile."""
+        return Digest.of(self.modelfile.encode())
+
+
+def encode_derived(models: Iterable[DerivedModel]) -> bytes:
+    """Readable deterministic JSON, by name."""
+    rows = sorted((asdict(model) for model in models), key=lambda row: str(row["name"]))
+    return json.dumps({"schema": SCHEMA, "models": rows}, indent=1).encode() + b"\n"
+
+
+def parse_derived(data: bytes) -> tuple[DerivedModel, ...]:
+    """Bytes of the file to models whose Modelfiles parse. Raises FormatError."""
+    fields = Fields(parse_strict(data, max_bytes=MAX_BYTES, what="derived models"))
+    fields.text("schema", choices=(SCHEMA,))
+    models = tuple(_derived(item) for item in fields.items("models", max_items=MAX_DERIVED))
+    fields.finish()
+    if len({model.name for model in models}) != len(models):
+        raise FormatError("two derived models have the same name")
+    return models
+
+
+def _derived(fields: Fields) -> DerivedModel:
+    model = DerivedModel(
+        name=fields.text("name", pattern=NAME_PATTERN),
+        modelfile=fields.take("modelfile", str),  # it has lines; its parser has the limits
+        created=fields.integer("created", low=0, high=1 << 40),
+    )
+    fields.finish()
+    parse_modelfile(model.modelfile.encode(), file=model.name)
+    return model
+
+
+def derive(appliance: Appliance, model: DerivedModel) -> ServedModel:
+    """The model as the API serves it. Raises FormatError when its base does not serve here."""
+    made = parse_modelfile(model.modelfile.encode(), file=model.name)
+    own = {one.name: one for one in appliance.models if one.defaults is None}
+    base = own.get(made.base)
+    if base is None:
+        raise FormatError(
+            "the model that it is made from is not in this release", where=model.name,
+            found=made.base, needed=", ".join(own) or "a set with a model",
+        )
+    if model.name in own:
+        raise FormatError("the release has a model of this name", found=model.name)
+    return replace(
+        base,
+        name=model.name,
+        digest=str(model.digest),
+        created=model.created,
+        license="\n".join((base.license, *made.licenses)),
+        defaults=made,
+    )
+
+
+def with_derived(
+    appliance: Appliance, models: Iterable[DerivedModel]
+) -> tuple[Appliance, tuple[str, ...]]:
+    """The appliance with these models, and why some of them cannot serve in this release."""
+    found, problems = [], []
+    for model in models:
+        try:
+            found.append(derive(appliance, model))
+        except FormatError as error:
+            problems.append(f"model {model.name}: {error.message} ({error.found})")
+    return replace(appliance, models=(*appliance.models, *found)), tuple(problems)

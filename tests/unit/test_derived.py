@@ -1,0 +1,109 @@
+"""Models made on a host by a Modelfile: where they may come from, and what they add to requests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekit.core.appliance import Appliance, encode_appliance, parse_appliance
+from edgekit.core.derived import DerivedModel, encode_derived, parse_derived, with_derived
+from edgekit.errors import FormatError
+from edgekit.gateway.body import Body
+from edgekit.gateway.defaults import with_defaults
+from edgekit.gateway.job import Job
+from edgekit.gateway.surfaces import ollama_requests, openai_requests
+from tests.gateway.conftest import make_appliance
+
+TEXT = """\
+FROM demo
+SYSTEM Be brief.
+PARAMETER temperature 0.5
+PARAMETER num_predict 9
+PARAMETER stop END
+MESSAGE user Hi
+MESSAGE assistant Ho
+"""
+
+
+@pytest.fixture
+def appliance(tmp_path: Path) -> Appliance:
+    plain = make_appliance(tmp_path, 1, engine_socket=str(tmp_path / "e"))
+    whole, problems = with_derived(plain, [DerivedModel("mine", TEXT, 7)])
+    assert problems == ()
+    return whole
+
+
+def asked(appliance: Appliance, model: str = "mine", **fields: Any) -> Job:
+    fields = {"messages": [{"role": "user", "content": "Why?"}], **fields}
+    body = Body({"model": model, **fields})
+    return with_defaults(openai_requests.parse_chat(body, appliance))
+
+
+def test_its_words_come_before_the_questions_and_its_settings_where_none_are_given(
+    appliance: Appliance
+) -> None:
+    body = asked(appliance).body
+    assert [message["content"] for message in body["messages"]] == ["Be brief.", "Hi", "Ho", "Why?"]
+    assert (body["temperature"], body["stop"], body["max_tokens"]) == (0.5, ["END"], 9)
+    assert asked(appliance, "demo").body["messages"] == [{"role": "user", "content": "Why?"}]
+
+
+def test_what_a_request_says_goes_before_it(appliance: Appliance) -> None:
+    messages = [{"role": "system", "content": "Be long."}, {"role": "user", "content": "Why?"}]
+    body = asked(
+        appliance, messages=messages, temperature=1, stop=["X"], max_tokens=20
+    ).body
+    assert [m["content"] for m in body["messages"]] == ["Be long.", "Hi", "Ho", "Why?"]
+    assert (body["temperature"], body["stop"], body["max_tokens"]) == (1, ["X"], 20)
+
+
+def test_ollamas_calls_have_it_too_and_a_raw_prompt_has_its_settings_alone(
+    appliance: Appliance
+) -> None:
+    job = ollama_requests.parse_generate(Body({"model": "mine", "prompt": "Why?"}), appliance)
+    assert isinstance(job, Job)
+    assert len(with_defaults(job).body["messages"]) == 4
+    assert with_defaults(job).body["max_tokens"] == 9
+    raw = {"model": "mine", "prompt": "Why?", "raw": True, "options": {"num_predict": 12}}
+    job = ollama_requests.parse_generate(Body(raw), appliance)
+    assert isinstance(job, Job)
+    assert with_defaults(job).body["prompt"] == "Why?"
+    assert with_defaults(job).body["max_tokens"] == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("mine", "FROM other", "not in this release"),
+        ("demo", "FROM demo", "has a model of this name"),
+    ],
+)
+def test_what_cannot_serve_in_this_release_is_left_out_with_its_reason(
+    tmp_path: Path, name: str, text: str, words: str
+) -> None:
+    plain = make_appliance(tmp_path, 1, engine_socket=str(tmp_path / "e"))
+    good = DerivedModel("good", "FROM demo", 7)
+    whole, problems = with_derived(plain, [DerivedModel(name, text, 7), good])
+    assert [model.name for model in whole.models] == ["demo", "good"]
+    assert words in problems[0]
+
+
+def test_one_is_not_made_from_another_and_none_reaches_the_settings(appliance: Appliance) -> None:
+    whole, problems = with_derived(appliance, [DerivedModel("third", "FROM mine", 7)])
+    assert len(problems) == 1
+    assert parse_appliance(encode_appliance(whole)).models == tuple(
+        replace(model, defaults=None) for model in whole.models
+    )
+
+
+def test_the_file_of_a_host_round_trips_and_is_strict() -> None:
+    models = (DerivedModel("a", TEXT, 7), DerivedModel("b", "FROM demo", 8))
+    data = encode_derived(models)
+    assert parse_derived(data) == models
+    for old, new in ((b'"b"', b'"a"'), (b"FROM demo", b"FETCH it"), (b'"created": 7', b'"x": 7')):
+        assert old in data
+        with pytest.raises(FormatError):
+            parse_derived(data.replace(old, new))

@@ -41,13 +41,16 @@ def write_early(
 ) -> None:
     """Read each file once; `digests` knows it then, and `index` knows its volumes in `folder`.
 
-    Files that `digests` knows already, and all when there is no room for them, are left to
-    `write_volumes`, which says what is missing. `volume_bytes` is a multiple of the block size.
-    The folder is the caller's, and nobody else writes there. Raises HostError or DiskFullError.
+    Files that `digests` knows already are left to `write_volumes`, and so are all when there is no
+    room for them or the file system has no hard links; it says what is missing. `volume_bytes` is a
+    multiple of the block size. The folder is the caller's, and nobody else writes there. Raises
+    HostError or DiskFullError.
     """
     new = [path for path in dict.fromkeys(files) if digests.known(path) is None]
     total = sum(path.stat().st_size for path in new)
     if not new or not volume_bytes or free_bytes(folder) < total + SPACE_RESERVE_BYTES:
+        return
+    if not _has_links(folder):
         return
     listener(Started(TASK, total))
     for number, path in enumerate(new):
@@ -61,6 +64,20 @@ def write_early(
                 index.add(key, place / volume.name, volume, algorithm)
                 start += volume.size
     listener(Finished(TASK, f"{len(new)} files"))
+
+
+def _has_links(folder: Path) -> bool:
+    """Whether a file can have two names here; exFAT, for one, cannot do that."""
+    one, other = folder / "one", folder / "other"
+    try:
+        one.touch()
+        other.hardlink_to(one)
+        other.unlink()
+    except OSError:
+        return False
+    finally:
+        one.unlink(missing_ok=True)
+    return True
 
 
 @dataclass(frozen=True, slots=True)

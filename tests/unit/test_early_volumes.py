@@ -144,6 +144,20 @@ def test_without_room_nothing_is_written_early(
     assert list((tmp_path / "early").iterdir()) == []
 
 
+def test_where_a_file_has_one_name_nothing_is_written_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = aged(tmp_path / "a", TWO)
+    index = VolumeIndex(tmp_path)
+    assert early(tmp_path, path, index=index) == []
+    assert list((tmp_path / "early").iterdir()) == []
+    assert written(tmp_path / "set", path, index=index)[1] == TWO
+
+
 def test_a_disk_that_fills_up_meanwhile_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from edgekit.core.site_config import SiteConfig
 from edgekit.core.strict_json import parse_strict
 
 SCHEMA = "edgekit.appliance/1"
+TASKS = ("chat", "embedding", "rerank")
 MAX_BYTES = 4 << 20
 HOST_MEMORY = "host"
 """What a claim on the host's own memory is called."""
@@ -66,7 +67,8 @@ class CanaryCheck:
     """A prompt and a text that a greedy answer must contain.
 
     Of an embedding model: two texts whose vectors must be nearer to each other than the prompt's is
-    to the answer of any other check.
+    to the answer of any other check. Of one that ranks: a query, and the document that must come
+    before the answers of all other checks.
     """
 
     model: str
@@ -78,8 +80,9 @@ class CanaryCheck:
 class EngineSettings:
     """How the supervisor starts one engine. `start_timeout_s` bounds load plus first answer.
 
-    `embedding` says that it makes vectors and no text. `planned` are bytes by memory term that the
-    engine itself reports after its start, `placement` is where its weights must lie.
+    `task` is what it makes: text (`chat`), vectors (`embedding`) or scores (`rerank`). `planned`
+    are bytes by memory term that the engine itself reports after its start, `placement` is where
+    its weights must lie.
     """
 
     name: str
@@ -92,7 +95,7 @@ class EngineSettings:
     start_timeout_s: int
     weights: tuple[WeightsFile, ...]
     canaries: tuple[CanaryCheck, ...]
-    embedding: bool = False
+    task: str = "chat"
     planned: tuple[tuple[str, int], ...] = ()
     placement: str = "cpu"
     claims: tuple[tuple[str, int], ...] = ()
@@ -222,7 +225,7 @@ def _engine(fields: Fields) -> EngineSettings:
         start_timeout_s=fields.integer("start_timeout_s", low=1, high=86400),
         weights=tuple(_weights(f) for f in fields.items("weights", max_items=1000)),
         canaries=tuple(_canary(f) for f in fields.items("canaries", max_items=64)),
-        embedding=fields.boolean("embedding"),
+        task=fields.text("task", choices=TASKS),
         planned=_sizes(fields.table("planned", {})),
         placement=fields.text("placement", choices=("gpu", "mixed", "cpu"), default="cpu"),
         levels=fields.texts("levels", max_items=64, max_length=4096),

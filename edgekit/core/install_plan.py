@@ -23,12 +23,12 @@ from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.infill import InfillTokens
-from edgekit.core.launch import CONTAINER_USER, OWN_POOLING, Start, plan_launch
+from edgekit.core.launch import CONTAINER_USER, OWN_POOLING, RANKING, Start, plan_launch
 from edgekit.core.planning.engine_report import need_terms
 from edgekit.core.planning.explain import selection_table
 from edgekit.core.planning.values import CPU, MIB, Selection
 from edgekit.core.preflight import Check, checks_table
-from edgekit.core.release import INFILL_KEYS, CarriedImage, Entry, Manifest, ShapeValue
+from edgekit.core.release import ALONE, INFILL_KEYS, CarriedImage, Entry, Manifest, ShapeValue
 from edgekit.core.trust import ReleaseStatement
 from edgekit.core.units import escape_argument, render_unit
 
@@ -211,6 +211,10 @@ def _served_model(manifest: Manifest, selection: Selection) -> ServedModel:
     )
 
 
+def _pooling(task: str, pooling: str) -> str:
+    return {"chat": "", "embedding": pooling or OWN_POOLING, "rerank": RANKING}[task]
+
+
 def _infill(shape: Mapping[str, ShapeValue]) -> InfillTokens:
     prefix, suffix, middle = (shape[key] for key in INFILL_KEYS)
     # parsing the manifest has seen to it that they are numbers
@@ -234,7 +238,7 @@ def engine_settings(
     folder = layout.generation(generation)
     program = folder / str(pack.program)
     levels = tuple(str(folder / path) for path in _levels(manifest, pack, cpu_flags))
-    embedding = "embedding" in model.capabilities
+    task = next((name for name in ALONE if name in model.capabilities), "chat")
     launch = plan_launch(
         pack,
         Start(
@@ -246,7 +250,7 @@ def engine_settings(
             ),
             socket=str(socket),
             serving=chosen.serving,
-            pooling=(model.pooling or OWN_POOLING) if embedding else "",
+            pooling=_pooling(task, model.pooling),
             image=next((i.pinned for i in manifest.images if i.name == pack.image), ""),
         ),
     )
@@ -266,7 +270,7 @@ def engine_settings(
         canaries=tuple(
             CanaryCheck(model.name, prompt, answer) for prompt, answer in model.canaries
         ),
-        embedding=embedding,
+        task=task,
         planned=tuple(sorted(need_terms(chosen.need).items())) if chosen.need else (),
         placement=chosen.serving.placement,
         claims=_claims(selection),

@@ -23,6 +23,29 @@ def check_text(canary: CanaryCheck, answer: str) -> None:
         )
 
 
+def ranking_questions(canaries: Sequence[CanaryCheck]) -> list[tuple[str, list[str]]]:
+    """What a model that ranks is asked: each query, with the documents of all."""
+    documents = [canary.answer for canary in canaries]
+    return [(canary.prompt, documents) for canary in canaries]
+
+
+def check_ranks(canaries: Sequence[CanaryCheck], scores: Sequence[Sequence[float]]) -> None:
+    """`scores` has those of all documents for each query, in order.
+
+    Raises WrongAnswerError for the first query whose best document is not its own.
+    """
+    for index, canary in enumerate(canaries):
+        found = max(range(len(canaries)), key=scores[index].__getitem__)
+        if found != index:
+            raise WrongAnswerError(
+                f"{canary.model} ranks, but not as the set says it must",
+                where=canary.prompt[:100],
+                needed=f"{canary.answer[:100]!r} first",
+                found=f"{canaries[found].answer[:100]!r}",
+                hint=_HINT,
+            )
+
+
 def check_neighbours(canaries: Sequence[CanaryCheck], vectors: Sequence[Vector]) -> None:
     """`vectors` are those of all prompts, then of all answers, in order.
 

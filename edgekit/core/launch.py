@@ -18,6 +18,8 @@ from edgekit.errors import IncompatibleHostError
 
 OWN_POOLING = "own"
 """An embedding model pools as its weights say."""
+RANKING = "rank"
+"""A model that ranks makes one score of all its vectors."""
 LOG_LEVEL = 4
 """The least at which llama.cpp prints the sizes of its buffers; it prints no prompts there."""
 

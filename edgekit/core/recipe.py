@@ -19,7 +19,7 @@ MAX_RECIPE_BYTES = 1 << 20
 VERSION_PATTERN = r"[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}(?:-[a-z0-9.]{1,30})?"
 ARCHITECTURES = ("x86_64", "aarch64")
 VARIANT_FORMATS = ("gguf", "safetensors")
-TASKS = ("chat", "embedding")
+TASKS = ("chat", "embedding", "rerank")
 ENGINE_PROVIDERS = {"llama.cpp": ("wheel", "source", "image")}
 RECIPE_ACCELERATORS = ("cpu", "cuda", "vulkan")
 
@@ -70,11 +70,10 @@ class Canary:
 class ModelRecipe:
     """A model (AI weights) with its variants; `context` is what is wanted, in tokens per slot.
 
-    `task` is `chat` or `embedding`; `pooling` says how an embedding model makes one vector of many,
-    where its weights do not. `load` says when it is in memory (`release.LOADS`). `base_model` names
-    what it was made from; `terms` is the path of its
-    licence or terms, a text file, relative to the recipe's own folder unless absolute. These three
-    may be empty.
+    `task` is `chat`, `embedding` or `rerank`; `pooling` says how an embedding model makes one
+    vector of many, where its weights do not. `load` says when it is in memory (`release.LOADS`).
+    `base_model` names what it was made from; `terms` is the path of its licence or terms, a text
+    file, relative to the recipe's own folder unless absolute. These three may be empty.
     """
 
     name: str

@@ -27,7 +27,9 @@ MAX_VOLUME_BYTES = 3900 << 20
 """FAT32 cannot hold a file of 4 GiB; 3,900 MiB leaves room for rounding by copy tools."""
 
 ROLES = ("runtime", "engine", "weights", "wheel", "image", "unit", "license", "document")
-CAPABILITIES = ("completion", "embedding", "insert", "thinking", "tools", "vision")
+CAPABILITIES = ("completion", "embedding", "insert", "rerank", "thinking", "tools", "vision")
+ALONE = ("embedding", "rerank")
+"""A model that can do one of these can do nothing else."""
 POOLINGS = ("mean", "cls", "last")
 VERSION_PATTERN = r"[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}(?:-[a-z0-9.]{1,30})?"
 
@@ -81,7 +83,7 @@ LOADS = (AUTO, ALWAYS, DEMAND)
 class CarriedModel:
     """A model in the set; `context` is the wanted context in tokens per request.
 
-    `capabilities` are Ollama's words for what it can do; an embedding model has `embedding` alone.
+    `capabilities` are Ollama's words for what it can do, and `rerank`; see `ALONE`.
     `pooling` is empty where the weights themselves say it.
     """
 
@@ -401,8 +403,8 @@ def _capabilities(fields: Fields) -> tuple[str, ...]:
     found = fields.texts("capabilities", max_items=len(CAPABILITIES), pattern=known)
     if not found or len(set(found)) != len(found):
         raise fields.fail("capabilities", "expected at least one, each once")
-    if "embedding" in found and len(found) > 1:
-        raise fields.fail("capabilities", "an embedding model can do nothing else")
+    if set(ALONE) & set(found) and len(found) > 1:
+        raise fields.fail("capabilities", f"a model for {found[0]} can do nothing else")
     return found
 
 

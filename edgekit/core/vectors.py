@@ -1,9 +1,12 @@
-"""Vectors of embedding models: how near two are, and cutting one to fewer dimensions. Pure."""
+"""Vectors of embedding models, and scores of those that rank. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
+
+from edgekit.errors import EngineError
 
 Vector = Sequence[float]
 
@@ -26,3 +29,15 @@ def shortened(vector: Vector, dimensions: int) -> list[float]:
     cut = list(vector[:dimensions])
     length = math.sqrt(math.fsum(value * value for value in cut))
     return [value / length for value in cut] if length else cut
+
+
+def read_scores(answer: Any, count: int) -> list[float]:
+    """The scores of an engine's `/v1/rerank`, in the documents' order. Raises EngineError."""
+    try:
+        found = {row["index"]: float(row["relevance_score"]) for row in answer["results"]}
+        scores = [found[index] for index in range(count)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError("the engine's ranking has an unknown shape") from error
+    if not all(map(math.isfinite, scores)):
+        raise EngineError("the engine's ranking has a score that is no number")
+    return scores

@@ -143,11 +143,6 @@ def _add_openai_routes(app: FastAPI, appliance: Appliance) -> None:
         return JSONResponse(_openai_model(find_model(appliance, name)))
 
 
-    @app.post("/v1/rerank")
-    async def rerank() -> None:
-        raise ApiError(501, "unsupported", "no model of this appliance ranks documents")
-
-
 def _add_ollama_routes(
     app: FastAPI, appliance: Appliance, engines: Mapping[str, EngineClient], residence: Residence
 ) -> None:

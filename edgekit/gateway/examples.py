@@ -168,6 +168,14 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "/v1/embeddings": [
         {"input": ["a bridge", "a ford"], "dimensions": 64, "encoding_format": "base64"}
     ],
+    "/v1/rerank": [
+        {
+            "query": "where is the bridge?",
+            "documents": ["it is in the north", {"text": "a ford is shallow"}],
+            "top_n": 1,
+            "return_documents": True,
+        }
+    ],
     "/tokenize": [
         {"prompt": "a bridge", "add_special_tokens": False, "return_token_strs": True}
     ],

@@ -85,8 +85,6 @@ def _scopes(path: str) -> frozenset[str]:
         return frozenset({"admin"})
     if path in ENDPOINTS:
         return frozenset({ENDPOINTS[path].scope})
-    if path == "/v1/rerank":
-        return frozenset({"embed"})
     if path in DESCRIBING or path.startswith("/v1/models/"):
         return frozenset({"chat", "embed", "admin"})
     return frozenset({"chat"})

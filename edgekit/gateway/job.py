@@ -22,12 +22,13 @@ MAX_TOOLS_BYTES = 256 << 10
 MAX_ID_CHARS = 200
 SEED_LIMIT = 2**53
 EMBED_TARGET = "/v1/embeddings"
+RERANK_TARGET = "/v1/rerank"
 CHAT_TARGET = "/v1/chat/completions"
 TEXT_TARGET = "/v1/completions"
 COUNT_TARGET = "/v1/chat/completions/input_tokens"
 TOKENIZE_TARGET = "/tokenize"
 DETOKENIZE_TARGET = "/detokenize"
-PROVING = frozenset({CHAT_TARGET, TEXT_TARGET, EMBED_TARGET})
+PROVING = frozenset({CHAT_TARGET, TEXT_TARGET, EMBED_TARGET, RERANK_TARGET})
 """An answer to one of these proves that the engine's model works."""
 ROLES = {
     "system": "system",

@@ -278,10 +278,10 @@ class State:
             return good
 
     async def _ask_for_a_token(self, name: str) -> bool:
-        """One token, or from an embedding engine one vector."""
+        """One token, or from another engine one answer."""
         model = next((m.name for m in self._appliance.models if m.engine == name), name)
         target, question, wanted = TEXT_TARGET, {"prompt": "1", "max_tokens": 1}, "choices"
-        if self._appliance.engine(name).embedding:
+        if self._appliance.engine(name).task != "chat":
             target, question, wanted = EMBED_TARGET, {"input": "1"}, "data"
         body = json.dumps({"model": model, **question}).encode()
         try:

@@ -473,6 +473,14 @@ def _capabilities(model: ModelRecipe, headers: list[WeightsHeader]) -> tuple[str
                 needed='pooling = "mean", "cls" or "last" in the recipe',
             )
         return ("embedding",)
+    if model.task == "rerank":
+        if not all(header.ranks for header in headers):
+            raise RecipeError(
+                f"the weights of {model.name} have no head that ranks",
+                where=f"model {model.name}",
+                needed="a GGUF file with cls.weight or cls.output.weight",
+            )
+        return ("rerank",)
     shared = set.intersection(*(set(header.capabilities) for header in headers))
     return ("completion", *sorted(shared))
 

@@ -1,6 +1,7 @@
 """Ask an engine what it must know: readiness is a right answer, not an open socket.
 
 An embedding model is right when every prompt's vector is nearest to the vector of its own answer.
+One that ranks is right when every query's first document is its own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from edgekit.core.appliance import CanaryCheck
-from edgekit.core.known_answers import check_neighbours, check_text
+from edgekit.core.known_answers import (
+    check_neighbours,
+    check_ranks,
+    check_text,
+    ranking_questions,
+)
+from edgekit.core.vectors import read_scores
 from edgekit.errors import EngineError, EngineNotReadyError
 from edgekit.system import unix_http
 
@@ -56,6 +63,26 @@ def check_vectors(socket_path: str, canaries: Sequence[CanaryCheck], *, timeout_
             found=f"HTTP status {reply.status}",
         )
     check_neighbours(canaries, _vectors_of(reply.json(), len(texts)))
+
+
+def check_ranking(socket_path: str, canaries: Sequence[CanaryCheck], *, timeout_s: float) -> None:
+    """Rank the documents of all checks for each query.
+
+    Raises WrongAnswerError for the first query with another document first, EngineError when there
+    is no ranking.
+    """
+    scores = []
+    for query, documents in ranking_questions(canaries):
+        request = {"model": canaries[0].model, "query": query, "documents": documents}
+        reply = unix_http.post_json(socket_path, "/v1/rerank", request, timeout_s=timeout_s)
+        if reply.status != 200:
+            raise EngineError(
+                "the engine refuses the canary query",
+                where=canaries[0].model,
+                found=f"HTTP status {reply.status}",
+            )
+        scores.append(read_scores(reply.json(), len(documents)))
+    check_ranks(canaries, scores)
 
 
 def _vectors_of(reply: object, count: int) -> list[list[float]]:

@@ -30,7 +30,12 @@ from edgekit.core.appliance import Appliance, EngineSettings, at_site, parse_app
 from edgekit.core.site_config import SiteConfig
 from edgekit.errors import EdgekitError, EngineError, FormatError
 from edgekit.exit_codes import ExitCode
-from edgekit.supervisor.canary import check_answer, check_vectors, wait_healthy
+from edgekit.supervisor.canary import (
+    check_answer,
+    check_ranking,
+    check_vectors,
+    wait_healthy,
+)
 from edgekit.supervisor.containers import computed_s, hand_over
 from edgekit.supervisor.lease import Lease, LeaseEndedError, Lender, pinging
 from edgekit.supervisor.levels import level_environment
@@ -43,6 +48,8 @@ from edgekit.system.site_config import load_site_config
 
 GRACE_S = 10.0
 POLL_S = 0.25
+_TOGETHER = {"embedding": check_vectors, "rerank": check_ranking}
+"""Checks of all canaries at once, by task."""
 DEFAULT_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
 
 
@@ -172,8 +179,9 @@ def _make_ready(
     wait_healthy(settings.socket, deadline=deadline, still_running=still_wanted)
     tap.hide_texts()  # from here on it may be asked by anyone
     notify("STATUS=asking canary prompts")
-    if settings.embedding and settings.canaries:
-        check_vectors(settings.socket, settings.canaries, timeout_s=settings.start_timeout_s)
+    if settings.task in _TOGETHER and settings.canaries:
+        check = _TOGETHER[settings.task]
+        check(settings.socket, settings.canaries, timeout_s=settings.start_timeout_s)
         return
     for canary in settings.canaries:
         remaining = max(1.0, deadline - time.monotonic())

@@ -30,7 +30,7 @@ class Pulse:
     def __init__(self, settings: EngineSettings, used_s: Callable[[], float]) -> None:
         self._socket = settings.socket
         model = settings.canaries[0].model if settings.canaries else settings.name
-        self._target, self._question = _question(model, embedding=settings.embedding)
+        self._target, self._question = _question(model, settings.task)
         self._used_s = used_s
         self._asking: threading.Thread | None = None
         self._answers = 0
@@ -67,10 +67,12 @@ class Pulse:
             self._answers += 1
 
 
-def _question(model: str, *, embedding: bool) -> tuple[str, dict[str, object]]:
+def _question(model: str, task: str) -> tuple[str, dict[str, object]]:
     """The least that a model of this kind can be asked: (path, body)."""
-    if embedding:
+    if task == "embedding":
         return "/v1/embeddings", {"model": model, "input": [PROMPT]}
+    if task == "rerank":
+        return "/v1/rerank", {"model": model, "query": PROMPT, "documents": [PROMPT]}
     return "/v1/chat/completions", {
         "model": model,
         "messages": [{"role": "user", "content": PROMPT}],

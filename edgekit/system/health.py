@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.core.appliance import Appliance
-from edgekit.core.known_answers import check_neighbours, check_text
+from edgekit.core.known_answers import (
+    check_neighbours,
+    check_ranks,
+    check_text,
+    ranking_questions,
+)
+from edgekit.core.vectors import read_scores
 from edgekit.errors import EngineError, EngineNotReadyError
 
 REQUEST_TIMEOUT_S = 120.0
@@ -52,7 +58,16 @@ def ask_known_questions(appliance: Appliance, api_key: str) -> dict[str, float]:
     for engine in appliance.engines:
         # one that is loaded on demand is loaded by the first question
         patience = REQUEST_TIMEOUT_S + (LOAD_FACTOR * engine.start_timeout_s if engine.lease else 0)
-        if engine.embedding and engine.canaries:
+        if engine.task == "rerank" and engine.canaries:
+            scores = [
+                rank(
+                    appliance.listen, api_key, engine.canaries[0].model, query, documents, patience
+                )
+                for query, documents in ranking_questions(engine.canaries)
+            ]
+            check_ranks(engine.canaries, scores)
+            continue
+        if engine.task == "embedding" and engine.canaries:
             texts = [c.prompt for c in engine.canaries] + [c.answer for c in engine.canaries]
             vectors = embed(appliance.listen, api_key, engine.canaries[0].model, texts, patience)
             check_neighbours(engine.canaries, vectors)
@@ -92,6 +107,20 @@ def embed(
     with _answering(listen, api_key, "/v1/embeddings", request, timeout_s) as response:
         rows = json.loads(response.read(MAX_ANSWER_BYTES))["data"]
     return [row["embedding"] for row in rows]
+
+
+def rank(
+    listen: str,
+    api_key: str,
+    model: str,
+    query: str,
+    documents: list[str],
+    timeout_s: float = REQUEST_TIMEOUT_S,
+) -> list[float]:
+    """The documents' scores for a query, over the API. Raises as `_answering`, or EngineError."""
+    request: dict[str, object] = {"model": model, "query": query, "documents": documents}
+    with _answering(listen, api_key, "/v1/rerank", request, timeout_s) as response:
+        return read_scores(json.loads(response.read(MAX_ANSWER_BYTES)), len(documents))
 
 
 def ask(

@@ -21,6 +21,8 @@ from edgekit.errors import WeightsError
 from edgekit.system.files import translate_os_error
 
 INDEX_SUFFIX = ".index.json"
+_RANKING_HEADS = ("cls.weight", "cls.output.weight")
+"""Tensors that make one score of a vector. Source: llama.cpp src/llama-graph.cpp build_pooling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class WeightsHeader:
     shape: Shape
     capabilities: tuple[str, ...] = ()
     pooling: bool = False
+    ranks: bool = False
 
 
 def check_weights(format_: str, files: dict[RelPath, Path]) -> WeightsHeader:
@@ -87,6 +90,7 @@ def _check_gguf(files: dict[RelPath, Path]) -> WeightsHeader:
         shape=shape,
         capabilities=(*template_capabilities(default_template(header)), *insert),
         pooling=f"{header.text('general.architecture')}.pooling_type" in header.metadata,
+        ranks=any(tensor.name in _RANKING_HEADS for tensor in header.tensors),
     )
 
 

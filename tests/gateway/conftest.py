@@ -30,6 +30,7 @@ from edgekit.operations.audit import tail_audit
 from edgekit.system import unix_http
 from tests.support.daemons import Daemon, running_auditd
 from tests.support.fake_engine import FakeEngine
+from tests.support.ranking_model import write_ranking_model
 
 WEIGHTS = "sha384:" + "ab" * 48
 NEED = {"weights": 3 << 30, "kv_cache": 1 << 30, "compute": 500 << 20, "output": 9 << 20}
@@ -99,7 +100,7 @@ def make_appliance(
         return appliance
     (model,), (engine,) = appliance.models, appliance.engines
     embedder = replace(model, name="demo-embed", engine="embed", capabilities=("embedding",))
-    second = replace(engine, name="embed", socket=embedding_socket, embedding=True)
+    second = replace(engine, name="embed", socket=embedding_socket, task="embedding")
     return replace(appliance, models=(model, embedder), engines=(engine, second))
 
 
@@ -274,13 +275,28 @@ def embedding_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[S
         yield stack.enter_context(site)
 
 
+@pytest.fixture(params=["fake", "real"])
+def ranking_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """A gateway in front of a model that ranks: the fake engine's, and llama.cpp's own."""
+    path = str(tmp_path / "ranking.sock")
+    engine = FakeEngine(path) if request.param == "fake" else None
+    with contextlib.ExitStack() as stack:
+        if engine is None:
+            weights = write_ranking_model(tmp_path)
+            stack.enter_context(running_real_engine(path, tmp_path, "rerank", weights))
+        yield stack.enter_context(running_site(tmp_path, engine, path, capabilities=("rerank",)))
+
+
 @contextlib.contextmanager
-def running_real_engine(path: str, work: Path, mode: str = "real") -> Iterator[None]:
-    """llama.cpp's server from the xllamacpp wheel, with the demo weights or EDGEKIT_TEST_GGUF."""
+def running_real_engine(
+    path: str, work: Path, mode: str = "real", own: Path | None = None
+) -> Iterator[None]:
+    """llama.cpp's server from its wheel: with `own` weights, EDGEKIT_TEST_GGUF or the demo's."""
     if importlib.util.find_spec("xllamacpp") is None:
         pytest.skip("cannot run here: the engine wheel (xllamacpp) is not installed")
     repository = Path(__file__).parents[2]
-    weights = [Path(p) for p in (os.environ.get("EDGEKIT_TEST_GGUF"),) if p] or sorted(
+    chosen = own or os.environ.get("EDGEKIT_TEST_GGUF")
+    weights = [Path(chosen)] if chosen else sorted(
         repository.glob("models/demo/gguf/*.gguf")
     )
     if not weights:

@@ -170,5 +170,6 @@ def test_what_is_too_long_to_embed_is_said_by_name(embedding_site: Site) -> None
 
 def test_reranking_is_not_pretended(site: Site) -> None:
     with client(site, "embed") as other:
-        answer = other.post("/v1/rerank", json={"model": "demo", "query": "a", "documents": []})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (501, "unsupported")
+        answer = other.post("/v1/rerank", json={"model": "demo", "query": "a", "documents": ["b"]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported")
+    assert "does not support rerank" in answer.json()["error"]["message"]

@@ -3,6 +3,7 @@
 python engine_program.py fake SOCKET MODE
 python engine_program.py real SOCKET WEIGHTS
 python engine_program.py embedding SOCKET WEIGHTS
+python engine_program.py rerank SOCKET WEIGHTS
 """
 
 from __future__ import annotations
@@ -67,10 +68,14 @@ def fake(path: str, mode: str) -> None:
 
 
 def embedding(path: str, weights: str) -> None:
-    real(path, weights, embeds=True)
+    real(path, weights, pooling="MEAN")
 
 
-def real(path: str, weights: str, *, embeds: bool = False) -> None:
+def rerank(path: str, weights: str) -> None:
+    real(path, weights, pooling="RANK")
+
+
+def real(path: str, weights: str, *, pooling: str = "") -> None:
     import xllamacpp  # noqa: PLC0415
 
     params = xllamacpp.CommonParams()
@@ -79,13 +84,15 @@ def real(path: str, weights: str, *, embeds: bool = False) -> None:
     params.n_ctx, params.n_parallel, params.cpuparams.n_threads = 2048, 4, 1
     params.endpoint_metrics = True
     params.cache_ram_mib, params.fit_params, params.warmup, params.ui = 0, False, False, False
-    if embeds:
+    if pooling:
+        kinds = xllamacpp.llama_pooling_type
         params.embedding = True
-        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        params.pooling_type = getattr(kinds, f"LLAMA_POOLING_TYPE_{pooling}")
     server = xllamacpp.Server(params)
     print("listening on", server.listening_address, flush=True)
     threading.Event().wait()
 
 
 if __name__ == "__main__":
-    {"fake": fake, "real": real, "embedding": embedding}[sys.argv[1]](*sys.argv[2:])
+    modes = {"fake": fake, "real": real, "embedding": embedding, "rerank": rerank}
+    modes[sys.argv[1]](*sys.argv[2:])

@@ -116,8 +116,8 @@ class FakeEngine:
 
     async def _generate(self, target: str, request: dict[str, Any], sender: _Sender) -> None:
         if target not in ("/v1/chat/completions", "/v1/completions"):
-            embeds = target == "/v1/embeddings"
-            await sender.whole(*(_embedded(request) if embeds else _tokens(target, request)))
+            make = {"/v1/embeddings": _embedded, "/v1/rerank": _ranked}.get(target)
+            await sender.whole(*(make(request) if make else _tokens(target, request)))
             return
         chat = target == "/v1/chat/completions"
         prompt = json.dumps(request["messages"]) if chat else _text(request["prompt"])
@@ -263,9 +263,7 @@ def _embedded(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     texts = request["input"]
     longest = max(len(text.split()) for text in texts)
     if longest > CONTEXT:
-        text = f"input ({longest} tokens) is too large to process. increase the physical batch "
-        text += f"size (current batch size: {CONTEXT})"
-        return 500, {"error": {"code": 500, "message": text, "type": "server_error"}}
+        return _too_large(longest)
     rows = []
     for index, text in enumerate(texts):
         counts = [1 + text.count(letter) for letter in "aeiou tnsr"]
@@ -275,6 +273,31 @@ def _embedded(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     tokens = sum(len(text.split()) for text in texts)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return 200, {"object": "list", "model": "engine", "data": rows, "usage": usage}
+
+
+def _too_large(tokens: int) -> tuple[int, dict[str, Any]]:
+    text = f"input ({tokens} tokens) is too large to process. increase the physical batch "
+    text += f"size (current batch size: {CONTEXT})"
+    return 500, {"error": {"code": 500, "message": text, "type": "server_error"}}
+
+
+def _ranked(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Documents score by the words of the query in them; best first, as the engine sorts them."""
+    words = set(request["query"].lower().split())
+    longest = max(len(text.split()) for text in request["documents"])
+    if longest > CONTEXT:
+        return _too_large(longest)
+    if "not-json" in words:
+        return 200, {"results": [{"index": 0}]}
+    scored = [
+        {"index": index, "relevance_score": float(len(words & set(text.lower().split())))}
+        for index, text in enumerate(request["documents"])
+    ]
+    scored.sort(key=lambda row: -row["relevance_score"])
+    tokens = sum(len(text.split()) for text in request["documents"])
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    table = {"object": "list", "model": "engine", "usage": usage, "results": scored}
+    return 200, table
 
 
 def _extras(trick: str) -> dict[str, Any]:

@@ -23,7 +23,8 @@ Tensors = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class ModelShape:
-    """One shape. `kv_heads` and `extra` may hold lists per layer; `tied` has no output tensor."""
+    """One shape. `kv_heads` and `extra` may hold lists per layer; `tied` has no output tensor,
+    `labels` are what a head that ranks tells apart."""
 
     name: str
     arch: str = "llama"
@@ -38,6 +39,7 @@ class ModelShape:
     tied: bool = False
     weights: str = "f16"
     extra: dict[str, int | tuple[int, ...] | float] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
 
     def number(self, key: str, default: int = 0) -> int:
         """An extra number."""
@@ -110,8 +112,10 @@ def _keys(shape: ModelShape) -> dict[str, bytes]:
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{n:02X}>" for n in range(256))]
     tokens += [f"token{n}" for n in range(shape.vocabulary - len(tokens))]
     kinds = [2, 3, 3, *([6] * 256)] + [1] * (len(tokens) - 259)
+    labels = array(TEXT, [text(label) for label in shape.labels])
     return {
         "general.architecture": value(TEXT, arch),
+        **({f"{arch}.classifier.output_labels": labels} if shape.labels else {}),
         **{f"{arch}.{key}": _encoded(number) for key, number in numbers.items()},
         "tokenizer.ggml.model": value(TEXT, "llama"),
         "tokenizer.ggml.tokens": array(TEXT, [text(token) for token in tokens]),
@@ -138,6 +142,8 @@ def _tensors(shape: ModelShape) -> Tensors:
     }
     if not shape.tied:
         tensors["output.weight"] = (width, shape.vocabulary)
+    if shape.labels:
+        tensors["cls.output.weight"] = (width, len(shape.labels))
     for layer in range(shape.layers):
         for name, dimensions in _LAYERS[shape.arch](shape, layer).items():
             tensors[f"blk.{layer}.{name}"] = dimensions

@@ -36,7 +36,7 @@ from edgekit.core.planning.weigh import (
     weigh_on_host,
 )
 from edgekit.core.planning.weigh_vllm import weigh_on_processor, weigh_ranks
-from edgekit.core.release import CarriedModel, CarriedVariant
+from edgekit.core.release import ALONE, CarriedModel, CarriedVariant
 
 _FP8_CACHE_CAPABILITY = 89
 
@@ -53,8 +53,8 @@ class Question:
     wishes: Wishes
 
     def batch(self, rung: Rung) -> int:
-        """Tokens in one step of llama.cpp: an embedding model sees its whole input at once."""
-        whole = rung.context if "embedding" in self.model.capabilities else 0
+        """Tokens in one step of llama.cpp: a model without answers sees its input at once."""
+        whole = rung.context if set(ALONE) & set(self.model.capabilities) else 0
         return max(BATCH_TOKENS, whole)
 
     def variants(self, format_: str) -> list[CarriedVariant]:

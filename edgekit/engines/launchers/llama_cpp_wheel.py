@@ -32,6 +32,7 @@ POOLINGS = {
     "mean": _POOLING.LLAMA_POOLING_TYPE_MEAN,
     "cls": _POOLING.LLAMA_POOLING_TYPE_CLS,
     "last": _POOLING.LLAMA_POOLING_TYPE_LAST,
+    "rank": _POOLING.LLAMA_POOLING_TYPE_RANK,
 }
 
 
@@ -83,7 +84,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--embedding",
         choices=tuple(POOLINGS),
-        help="make vectors instead of text, pooled like this or as the weights say (own)",
+        help="make vectors, pooled like this or as the weights say (own), or scores (rank)",
     )
     return parser.parse_args()
 

@@ -8,35 +8,17 @@ from typing import Any
 
 from edgekit.core.vectors import shortened
 from edgekit.errors import EngineError
-from edgekit.gateway.job import Job
-from edgekit.gateway.outcome import Outcome
-from edgekit.gateway.problems import ApiError, render_problem, surface_of
-from edgekit.gateway.surfaces.translator import encode
+from edgekit.gateway.surfaces.translator import WholeTranslator, encode
 
 
-class EmbeddingTranslator:
-    """Vectors come whole: there is nothing to stream."""
-
-    content_type = "application/json"
-
-    def __init__(self, job: Job, outcome: Outcome) -> None:
-        self._job = job
-        self._outcome = outcome
-
-    def event(self, event: dict[str, Any], text: str) -> bytes:  # noqa: ARG002
-        raise EngineError("the engine streams an answer that has no stream")
-
-    def last(self) -> bytes:
-        raise EngineError("the engine streams an answer that has no stream")
+class EmbeddingTranslator(WholeTranslator):
+    """Vectors, in the form that was asked for."""
 
     def whole(self, answer: dict[str, Any], text: str) -> bytes:  # noqa: ARG002
         vectors = _vectors(answer, len(self._job.body["input"]))
         if (dimensions := self._job.echo["dimensions"]) is not None:
             vectors = [shortened(vector, dimensions) for vector in vectors]
         return encode(self._table(vectors))
-
-    def broken(self, error: ApiError) -> bytes:
-        return render_problem(error, surface_of(self._job.endpoint))
 
     def _table(self, vectors: list[list[float]]) -> dict[str, Any]:
         if self._job.endpoint == "/api/embeddings":

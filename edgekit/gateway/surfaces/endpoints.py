@@ -14,6 +14,7 @@ from edgekit.gateway.surfaces import (
     embedding_requests,
     ollama_requests,
     openai_requests,
+    rerank_requests,
     responses_requests,
     token_requests,
 )
@@ -22,6 +23,7 @@ from edgekit.gateway.surfaces.embedding_answers import EmbeddingTranslator
 from edgekit.gateway.surfaces.ollama_answers import OllamaTranslator
 from edgekit.gateway.surfaces.ollama_requests import LoadRequest
 from edgekit.gateway.surfaces.openai_answers import OpenAiTranslator
+from edgekit.gateway.surfaces.rerank_answers import RerankTranslator
 from edgekit.gateway.surfaces.responses_answers import ResponsesTranslator
 from edgekit.gateway.surfaces.token_answers import TokenTranslator
 from edgekit.gateway.surfaces.translator import Translator
@@ -68,6 +70,13 @@ ENDPOINTS = {
         EmbeddingTranslator,
         "embed",
         "embedding",
+    ),
+    "/v1/rerank": Endpoint(
+        "Rank documents (Jina, vLLM)",
+        rerank_requests.parse_rerank,
+        RerankTranslator,
+        "embed",
+        "rerank",
     ),
     "/tokenize": Endpoint(
         "A text's tokens (vLLM)", token_requests.parse_tokenize, TokenTranslator, capability=""

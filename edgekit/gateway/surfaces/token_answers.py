@@ -5,35 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from edgekit.errors import EngineError
-from edgekit.gateway.job import DETOKENIZE_TARGET, TOKENIZE_TARGET, Job
-from edgekit.gateway.outcome import Outcome
-from edgekit.gateway.problems import ApiError, render_problem, surface_of
-from edgekit.gateway.surfaces.translator import encode
+from edgekit.gateway.job import DETOKENIZE_TARGET, TOKENIZE_TARGET
+from edgekit.gateway.surfaces.translator import WholeTranslator, encode
 
 
-class TokenTranslator:
-    """They come whole: there is nothing to stream."""
-
-    content_type = "application/json"
-
-    def __init__(self, job: Job, outcome: Outcome) -> None:
-        self._job = job
-        self._outcome = outcome
-
-    def event(self, event: dict[str, Any], text: str) -> bytes:  # noqa: ARG002
-        raise EngineError("the engine streams an answer that has no stream")
-
-    def last(self) -> bytes:
-        raise EngineError("the engine streams an answer that has no stream")
+class TokenTranslator(WholeTranslator):
+    """Ids, texts, counts."""
 
     def whole(self, answer: dict[str, Any], text: str) -> bytes:  # noqa: ARG002
         try:
             return encode(self._table(answer))
         except (KeyError, TypeError, ValueError) as error:
             raise EngineError("the engine's tokens have an unknown shape") from error
-
-    def broken(self, error: ApiError) -> bytes:
-        return render_problem(error, surface_of(self._job.endpoint))
 
     def _table(self, answer: dict[str, Any]) -> dict[str, Any]:
         if self._job.target == DETOKENIZE_TARGET:

@@ -6,7 +6,10 @@ import json
 import time
 from typing import Any, Protocol
 
-from edgekit.gateway.problems import ApiError
+from edgekit.errors import EngineError
+from edgekit.gateway.job import Job
+from edgekit.gateway.outcome import Outcome
+from edgekit.gateway.problems import ApiError, render_problem, surface_of
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
@@ -32,6 +35,28 @@ class Translator(Protocol):
 
     def broken(self, error: ApiError) -> bytes:
         """The bytes that end a stream which cannot be finished."""
+
+
+class WholeTranslator:
+    """A translator for answers that come whole: subclasses write `whole`."""
+
+    content_type = "application/json"
+
+    def __init__(self, job: Job, outcome: Outcome) -> None:
+        self._job = job
+        self._outcome = outcome
+
+    def event(self, event: dict[str, Any], text: str) -> bytes:  # noqa: ARG002
+        """Nothing is asked for as a stream here. Raises EngineError."""
+        raise EngineError("the engine streams an answer that has no stream")
+
+    def last(self) -> bytes:
+        """The same."""
+        raise EngineError("the engine streams an answer that has no stream")
+
+    def broken(self, error: ApiError) -> bytes:
+        """The error as its surface writes it."""
+        return render_problem(error, surface_of(self._job.endpoint))
 
 
 def timestamp() -> str:

@@ -42,7 +42,7 @@ forgotten. It is checked in every test run, as is what it says.
 
 "own" marks fields that the vendor's client does not know. Ranges that end with the model's context
 are shown for one of {context} tokens. Beyond fields: images are refused where they can be sent (400
-`unsupported_content`); `/v1/rerank` answers 501; calls that would change the models (`/api/pull`,
+`unsupported_content`); calls that would change the models (`/api/pull`,
 `push`, `create`, `copy`, `delete`, `blobs`) answer 403. Null means absent everywhere.
 """
 

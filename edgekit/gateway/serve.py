@@ -184,12 +184,13 @@ class Generation:
             for number in range(self._job.count):
                 answers.append(await self._ask(number, connection))
                 connection = None
+            return self._translator.last() if self._job.stream else self._whole(answers)
         except EngineNotReadyError as error:
             raise engine_unavailable() from error
         except EngineError as error:
             raise ApiError(502, "engine_failed", "the engine broke off its answer") from error
-        if self._job.stream:
-            return self._translator.last()
+
+    def _whole(self, answers: list[tuple[dict[str, Any], str]]) -> bytes:
         whole, text = answers[0]
         if len(answers) > 1:
             whole["choices"] = [choice for other, _ in answers for choice in other["choices"]]

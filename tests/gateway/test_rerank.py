@@ -88,6 +88,7 @@ def test_refused_fields_are_named(ranking_site: Site) -> None:
 def test_a_ranking_without_scores_is_the_engines_failure(ranking_site: Site) -> None:
     if ranking_site.engine.socket_path:
         assert rank(ranking_site, query="not-json").status_code == 502
+        assert ranking_site.wait_for_record("response")["status"] == 502
 
 
 def test_a_model_that_ranks_can_do_nothing_else(ranking_site: Site) -> None:

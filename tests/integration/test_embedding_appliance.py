@@ -1,4 +1,4 @@
-"""A set with two chat models and an embedding model, bundled, installed and asked for real."""
+"""A set with models that chat (two), embed and rank, bundled, installed and asked for real."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import ollama
 import openai
 import pytest
@@ -14,8 +15,10 @@ import pytest
 from edgekit.core.vectors import cosine
 from tests.conftest import bundle_demo
 from tests.support.appliance import MODEL, DemoSet, RunningAppliance, free_port, run_installer
+from tests.support.ranking_model import BEST, write_ranking_model
 
 EMBEDDER = "demo-embed"
+RANKER = "demo-rank"
 SECOND = "demo-second"
 RECIPE = f"""\
 [[model]]
@@ -71,10 +74,24 @@ MESSAGE assistant edgekit install installs it.
 """
 
 
+def ranker(folder: Path, *, head: bool = True) -> str:
+    """The recipe's lines of a model that ranks; its weights are written into the folder."""
+    path = write_ranking_model(folder, head=head)
+    lines = [
+        "[[model]]", f'name = "{RANKER}"', "context = 512", 'license = "Apache-2.0"',
+        'task = "rerank"', "[[model.variant]]", 'format = "gguf"', 'quantization = "F32"',
+        f'source = {{ folder = "{folder}" }}', f'files = ["{path.name}"]',
+    ]
+    for query, document in BEST.items():
+        lines += ["[[model.canary]]", f'prompt = "{query}"', f'answer = "{document}"']
+    return "\n".join([*lines, "", ""])
+
+
 @pytest.fixture(scope="module")
-def several_models(demo_set: DemoSet) -> DemoSet:
+def several_models(demo_set: DemoSet, tmp_path_factory: pytest.TempPathFactory) -> DemoSet:
     weights = str(Path(__file__).parents[2] / "models/demo")
     models = (RECIPE + CHAT_RECIPE).replace("../models/demo", weights)
+    models += ranker(tmp_path_factory.mktemp("rank"))
     return bundle_demo(
         demo_set.root.parent, demo_set.signer, demo_set.root,
         ('name = "demo-small"', 'name = "demo-two"'), ("[[engine]]", f"{models}[[engine]]"),
@@ -92,9 +109,9 @@ def both(
     running.stop()
 
 
-def test_both_models_serve_from_one_set(both: RunningAppliance) -> None:
+def test_all_models_serve_from_one_set(both: RunningAppliance) -> None:
     client = openai.OpenAI(base_url=f"{both.url}/v1", api_key=both.api_key, max_retries=0)
-    assert {model.id for model in client.models.list()} == {MODEL, EMBEDDER, SECOND}
+    assert {model.id for model in client.models.list()} == {MODEL, EMBEDDER, SECOND, RANKER}
     texts = ["Which command builds a bundle?", "Which command builds a set?", "a river in France"]
     rows = client.embeddings.create(model=EMBEDDER, input=texts).data
     near, far = (cosine(rows[0].embedding, row.embedding) for row in rows[1:])
@@ -105,9 +122,20 @@ def test_both_models_serve_from_one_set(both: RunningAppliance) -> None:
     assert "edgekit bundle" in str(answer.choices[0].message.content)
 
 
+def test_documents_are_ranked(both: RunningAppliance) -> None:
+    headers = {"Authorization": f"Bearer {both.api_key}"}
+    for query, document in BEST.items():
+        body = {"model": RANKER, "query": query, "documents": [*BEST.values()], "top_n": 1}
+        answer = httpx.post(f"{both.url}/v1/rerank", json=body, headers=headers, timeout=20)
+        (best,) = answer.json()["results"]
+        assert best["document"]["text"] == document
+
+
 def test_models_are_listed_and_shown_with_their_plan(both: RunningAppliance) -> None:
     listed = json.loads(both.edgekit("model", "list", "--json").stdout)
-    assert [model["name"] for model in listed["models"]] == [MODEL, EMBEDDER, SECOND]
+    assert [model["name"] for model in listed["models"]] == [
+        MODEL, EMBEDDER, SECOND, RANKER
+    ]
     assert all(model["memory_bytes"] > 2 << 20 for model in listed["models"])
     shown = json.loads(both.edgekit("model", "show", f"{SECOND}:latest", "--json").stdout)
     assert (shown["context"], shown["known_questions"], shown["placement"]) == (512, 1, "cpu")
@@ -126,8 +154,8 @@ def test_ps_says_which_models_are_in_memory_with_their_planned_sizes(
         m["name"]: m["memory_bytes"] for m in listed
     }
     words = both.edgekit("model", "ps").stdout
-    assert words.count("processor") == 3
-    assert words.count("stays") == 3
+    assert words.count("processor") == 4
+    assert words.count("stays") == 4
 
 
 def test_a_model_made_here_answers_as_its_modelfile_says(
@@ -169,11 +197,20 @@ def test_a_model_made_here_answers_as_its_modelfile_says(
 def test_the_weights_they_share_are_carried_once(several_models: DemoSet) -> None:
     table = json.loads((several_models.folder / "manifest.json").read_bytes())
     weights = [entry["digest"] for entry in table["entries"] if entry["role"] == "weights"]
-    assert len(weights) == 3
-    assert len(set(weights)) == 1
+    assert len(weights) == 4
+    assert len(set(weights)) == 2  # all but the one that ranks share theirs
     assert [model["capabilities"] for model in table["models"]] == [
-        ["completion"], ["embedding"], ["completion"]
+        ["completion"], ["embedding"], ["completion"], ["rerank"]
     ]
+
+
+def test_weights_without_a_head_do_not_rank(demo_set: DemoSet, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="no head that ranks"):
+        bundle_demo(
+            demo_set.root.parent, demo_set.signer, demo_set.root,
+            ('name = "demo-small"', 'name = "demo-headless"'),
+            ("[[engine]]", f"{ranker(tmp_path, head=False)}[[engine]]"),
+        )
 
 
 def test_vectors_that_are_not_neighbours_fail_the_installation(

@@ -19,9 +19,12 @@ BEST = {"who cooks": "ask the cook", "when is lunch": "the mess opens at noon"}
 """Of these two documents each query's own has the better score, by over 0.3. Found by search."""
 
 
-def write_ranking_model(folder: Path) -> Path:
-    """The file in `folder`; llama.cpp's `/v1/rerank` gives documents scores from 0 to 1."""
-    path = write_model(SHAPE, folder)
+def write_ranking_model(folder: Path, *, head: bool = True) -> Path:
+    """The file in `folder`; llama.cpp's `/v1/rerank` gives documents scores from 0 to 1.
+
+    Without its `head` it makes vectors and cannot rank.
+    """
+    path = write_model(SHAPE if head else SHAPE.sized(labels=()), folder)
     with path.open("rb") as file:
         header = read_gguf_header(file, path.stat().st_size, path.name)
     numbers = random.Random(1)

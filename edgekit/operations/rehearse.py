@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import select
 import shutil
 import socket
@@ -181,11 +182,14 @@ def _questioned(settings: EngineSettings, model: str) -> EngineSettings:
 def _laid_out(manifest: Manifest, selection: Selection, stage: Stage) -> Iterator[HostLayout]:
     """The pack and its weights as they lie on a host, below a root with a short name.
 
-    Nothing is copied that can be linked. A socket's path may have 107 bytes, hence the short name.
+    Nothing is copied that can be linked. A socket's path may have 107 bytes, hence the short name,
+    whatever TMPDIR says.
     """
     stage.cache.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".rehearsal-", dir=stage.cache)).resolve()
-    short = Path(tempfile.mkdtemp(prefix="ek-"))
+    places = (tempfile.gettempdir(), "/tmp")  # noqa: S108 - what is made there is private
+    bases = [base for base in places if os.access(base, os.W_OK)]
+    short = Path(tempfile.mkdtemp(prefix="ek-", dir=min(bases, key=len, default=None)))
     try:
         (short / "r").symlink_to(work)
         layout = HostLayout(short / "r")

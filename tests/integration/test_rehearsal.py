@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,16 @@ def test_a_good_engine_is_rehearsed_once_and_says_where(tmp_path: Path) -> None:
     assert rehearse(carried, stage, events.append) == first
     assert len(events) == count, "the second time it is remembered"
     assert sorted(path.name for path in stage.cache.iterdir()) == ["rehearsed"]
+
+
+def test_a_long_name_of_the_folder_for_temporary_files_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's socket lies below it, and such a path may have 107 bytes."""
+    long = tmp_path / ("t" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    assert tried(tmp_path / "set")[0].startswith("llama.cpp wheel on ")
 
 
 @pytest.mark.parametrize("how", sorted(REACH))

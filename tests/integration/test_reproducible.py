@@ -167,8 +167,9 @@ def test_nothing_of_the_builder_is_in_the_programs(pair: tuple[Path, Path]) -> N
 LIBRARIES = {
     "annotated_doc", "annotated_types", "anyio", "click", "cryptography", "edgekit", "fastapi",
     "h11", "httptools", "idna", "jinja2", "markdown_it", "markupsafe", "mdurl", "opentelemetry",
-    "prometheus_client", "pydantic", "pydantic_core", "rich", "securesystemslib", "shellingham",
-    "sniffio", "starlette", "tuf", "typer", "typing_extensions", "typing_inspection", "uvicorn",
+    "prometheus_client", "prompt_toolkit", "pydantic", "pydantic_core", "rich", "securesystemslib",
+    "shellingham", "sniffio", "starlette", "tuf", "typer", "typing_extensions",
+    "typing_inspection", "uvicorn", "wcwidth",
 }
 """What the program on the host may hold beside the standard library. Each reads what is untrusted
 or comes with one that does: a new name here is a decision (docs/adr/0003-dependencies.md)."""

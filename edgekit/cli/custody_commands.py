@@ -32,6 +32,7 @@ def register(audit: typer.Typer) -> None:
     """Add the verbs to `audit`."""
     audit.command("export")(audit_export)
     audit.command("anchor")(audit_anchor)
+    audit.command("key")(audit_key)
     audit.command("prune")(audit_prune)
     audit.command("report")(audit_report)
 
@@ -101,6 +102,22 @@ def audit_anchor(
     done = write_anchor(HostLayout(root.resolve()), to / ANCHOR_FOLDER)
     typer.echo(f"anchor   {done.path}")
     typer.echo(f"covers   records up to {done.checkpoint.value.seq}; {done.after} came after it")
+
+
+def audit_key(
+    out: Annotated[Path, typer.Option("--out", help="New file for the auditor, mode 0600.")],
+    root: RootOption = HostLayout.HOST,
+) -> None:
+    """Hand the MAC key of the running epoch to an auditor, for `verify --k0` elsewhere.
+
+    With it every record from here on can be checked one by one; right after the first installation
+    that is the whole log. Who has it could also forge MACs: give it to one person.
+    """
+    from edgekit.operations.audit_key import hand_over_mac_key
+
+    key = hand_over_mac_key(HostLayout(root.resolve()), out)
+    typer.echo(f"key      {out}")
+    typer.echo(f"covers   records from epoch {key.epoch} on")
 
 
 def audit_prune(

@@ -166,7 +166,9 @@ def install(
     json_: JsonOption = False,
 ) -> None:
     """Verify a set, install it and answer a question with it, or leave the host as it was."""
+    from edgekit.core.trust import format_fingerprint
     from edgekit.operations.audit_anchor import anchor_visitors
+    from edgekit.operations.audit_key import publish_audit_key
     from edgekit.operations.install import InstallOptions
     from edgekit.operations.install import install as run_install
 
@@ -192,8 +194,10 @@ def install(
     with progress_listener() as listener:
         receipt = run_install(options, listener)
         anchor_visitors(options.layout, options.folders, listener)
+        audit_key = publish_audit_key(options.layout)
     if json_:
-        typer.echo(render_json({**receipt.table(), "api_key": receipt.api_key}))
+        secrets = {"api_key": receipt.api_key, "audit_key": audit_key}
+        typer.echo(render_json({**receipt.table(), **secrets}))
         return
     if receipt.already_installed:
         typer.echo(f"already installed: {receipt.generation}")
@@ -201,6 +205,7 @@ def install(
     typer.echo(f"installed  {receipt.generation}")
     typer.echo(f"serves     http://{receipt.listen}  (OpenAI: /v1, Ollama: /api)")
     typer.echo("took       " + ", ".join(f"{k} {v:.1f} s" for k, v in receipt.seconds.items()))
+    typer.echo(f"audit key  {format_fingerprint(audit_key)}")
     if receipt.api_key:
         typer.echo(f"api key    {receipt.api_key}")
         typer.echo("           shown once; only its hash is kept", err=True)
@@ -338,9 +343,11 @@ def remove(
 
 def _audit_line(audit: dict[str, Any]) -> str:
     """What is kept of texts, and where copies of records go."""
-    texts, forward = audit["texts"], audit["forward"]
+    texts, forward, log = audit["texts"], audit["forward"], audit["log"]
     rules = len(texts["keys"]) + len(texts["models"])
-    line = f"texts {texts['default']}" + (f" ({rules} other rules)" if rules else "")
+    line = f"{format_bytes(log['used_bytes'])} of {format_bytes(log['limit_bytes'])}"
+    line += f" ({log['percent']} %); texts {texts['default']}"
+    line += f" ({rules} other rules)" if rules else ""
     if forward["to"] == "none":
         return f"{line}; records stay here"
     waiting, dropped = forward["waiting"], forward["dropped"]

@@ -97,6 +97,11 @@ class HostLayout:
         return self.state / "site-config.toml"
 
     @property
+    def audit_public_key(self) -> Path:
+        """The public half of the audit key, for every user to read and to carry away."""
+        return self.configuration / "audit.signer.json"
+
+    @property
     def api_keys(self) -> Path:
         """Hashed API keys."""
         return self.configuration / "api-keys.json"

@@ -25,6 +25,7 @@ from edgekit.operations.host_records import (
 from edgekit.operations.host_trust import load_host_trust, load_installed, trust_warnings
 from edgekit.system import generations
 from edgekit.system.audit_files import read_head
+from edgekit.system.audit_space import read_space
 from edgekit.system.clock import wall_clock
 from edgekit.system.files import free_bytes, read_bounded, tree_bytes
 from edgekit.system.services import FORWARDER, SystemdServices, UnitState, appliance_units
@@ -42,7 +43,7 @@ def host_status(layout: HostLayout) -> dict[str, Any]:
     units = unit_states(layout, appliance)
     troubles = [text for name, state in units.items() if (text := _trouble(name, state))]
     audit = load_site_config(layout.site_config).audit
-    forward = _forwarding(layout, audit)
+    forward, room = _forwarding(layout, audit), log_room(layout, audit)
     return {
         "schema": "edgekit.status/1",
         "generation": generation,
@@ -59,11 +60,12 @@ def host_status(layout: HostLayout) -> dict[str, Any]:
         "developer_root": bool(host.root and host.root.developer),
         "trust": _trust(layout, now),
         "space": _space(layout),
-        "audit": {"texts": audit.text_policy().table(), "forward": forward},
+        "audit": {"texts": audit.text_policy().table(), "forward": forward, "log": room},
         "warnings": [
             *trust_warnings(layout, host, now),
             *text_warnings(audit),
             *forward_warnings(forward),
+            *room_warnings(room),
         ],
         "receipt": _document(layout.generation(generation) / "receipt.json"),
     }
@@ -153,6 +155,21 @@ def text_warnings(audit: AuditConfig) -> list[str]:
     rules = {**policy.keys, **policy.models}
     names = ", ".join(sorted(name for name, mode in rules.items() if mode is TextMode.FULL))
     return [f"prompts and answers are kept in the clear for {names} (audit.texts_by_...)"]
+
+
+def log_room(layout: HostLayout, audit: AuditConfig) -> dict[str, Any]:
+    """Bytes of the audit log's files and their limit, and how full that is. Raises HostError."""
+    space = read_space(layout.audit, audit)
+    used, limit = space.used_bytes(), space.capacity.limit_bytes
+    table = {"used_bytes": used, "limit_bytes": limit, "percent": 100 * used // limit}
+    return {**table, "level": space.level().label}
+
+
+def room_warnings(room: Mapping[str, Any]) -> list[str]:
+    """What to say of a log that fills up: at its end no request is served."""
+    if room["level"] == "ok":
+        return []
+    return [f"the audit log is {room['percent']} % full (edgekit audit export, then prune)"]
 
 
 def _forwarding(layout: HostLayout, audit: AuditConfig) -> dict[str, Any]:

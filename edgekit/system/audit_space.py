@@ -36,6 +36,17 @@ def ensure_capacity(directory: Path, config: AuditConfig) -> tuple[Capacity, boo
     return (plan_capacity(config, 0) if config.max_mib else kept), planned
 
 
+def read_space(directory: Path, config: AuditConfig) -> Space:
+    """The room of a log, for who may read its folder; changes nothing. Before the writer's first
+    start it is what would be planned now. Raises HostError, FormatError.
+    """
+    path = directory / CAPACITY_NAME
+    if config.max_mib or not path.exists():
+        return Space(directory, plan_capacity(config, free_bytes(directory)))
+    kept = parse_capacity(read_bounded(path, MAX_CAPACITY_BYTES, "audit capacity"))
+    return Space(directory, kept)
+
+
 class Space:
     """Measures one log folder and holds its reserve."""
 

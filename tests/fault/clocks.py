@@ -74,6 +74,7 @@ def commands_of(world: World) -> dict[str, list[str]]:
         "audit text": ["audit", "text", "r1", *log],
         "audit erase": ["audit", "erase", "--request", "r1", "--reason", "a test", *root],
         "audit export": ["audit", "export", "--out", f"{out}/export", *root],
+        "audit key": ["audit", "key", "--out", f"{out}/mac.key", *root],
         "audit prune": ["audit", "prune", *root],
         "audit report": ["audit", "report", "--out", f"{out}/report.html", *root],
         "audit anchor": ["audit", "anchor", "--to", f"{out}/stick", *root],

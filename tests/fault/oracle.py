@@ -29,7 +29,7 @@ UNLIKE = ("receipt.json", "plan.json")
 
 _KNOWN = re.compile(
     r"(opt|opt/edgekit|opt/edgekit/(current|generations(/.+)?)|etc|etc/edgekit"
-    r"|etc/edgekit/((api-keys|models)\.json|local\.key|tls(/.+)?)|var|var/lib|var/lib/edgekit"
+    r"|etc/edgekit/((api-keys|models|audit\.signer)\.json|local\.key|tls(/.+)?)|var|var/lib|var/lib/edgekit"
     r"|var/lib/edgekit/(\.audit\.removed(/.+)?|blobs(/.+)?|trust(/.+)?|audit(/.+)?|staging(/.+)?|[a-z-]+\.json))"
 )
 _TEMPORARY = re.compile(r"(.+/)?\.[^/]+\.(tmp|new)")

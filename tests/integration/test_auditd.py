@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -161,6 +162,28 @@ def test_last_words_of_a_client_that_left_count(tmp_path: Path, last: str, end: 
         assert daemon.stop() == 0
     records = [r for r in tail_audit(tmp_path / "audit", 20) if r.get("request_id") == "r1"]
     assert [r["type"] for r in records] == ["request", end]
+
+
+def test_memory_under_load_stays_below_the_limit_of_its_unit(tmp_path: Path) -> None:
+    unit = (Path(__file__).parents[2] / "systemd/edgekit-auditd.service.in").read_text()
+    limit = int(re.search(r"^MemoryMax=(\d+)M$", unit, re.MULTILINE)[1]) << 10  # type: ignore[index]
+    record = {"type": "note", **{f"text{n}": "x" * 1000 for n in range(10)}}
+
+    async def flood() -> None:
+        clients = [AsyncAuditClient(str(tmp_path / "audit.sock")) for _ in range(8)]
+        for _ in range(3):
+            await asyncio.gather(
+                *(client.append(record, within_s=60) for client in clients for _ in range(150))
+            )
+        for client in clients:
+            client.close()
+
+    with running_auditd(tmp_path) as daemon:
+        asyncio.run(flood())
+        status = Path(f"/proc/{daemon.process.pid}/status").read_text()
+    peak = int(re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)[1])  # type: ignore[index]
+    print(f"\npeak {peak >> 10} MiB of {limit >> 10}")
+    assert peak < limit * 3 // 4
 
 
 def test_only_one_writer(tmp_path: Path) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgekit.core.host_layout import HostLayout
 from edgekit.core.site_config import parse_site_config
-from edgekit.operations.status import forward_warnings, text_warnings
+from edgekit.operations.status import (
+    forward_warnings,
+    log_room,
+    room_warnings,
+    text_warnings,
+)
 
 
 @pytest.mark.parametrize(("lines", "said"), [
@@ -35,3 +42,23 @@ def test_copies_that_do_not_get_out_are_a_warning(
     said = forward_warnings({"to": "syslog", **state})
     assert len(said) == len(words)
     assert all(word in line for word, line in zip(words, said, strict=True))
+
+
+@pytest.mark.parametrize(("mib", "percent", "level", "words"), [
+    (1, 10, "ok", []),
+    (1, 80, "warn", ["the audit log is 80 % full (edgekit audit export, then prune)"]),
+    (1, 99, "full", ["the audit log is 99 % full (edgekit audit export, then prune)"]),
+])
+def test_how_full_the_log_is(
+    tmp_path: Path, mib: int, percent: int, level: str, words: list[str]
+) -> None:
+    layout = HostLayout(tmp_path)
+    layout.audit.mkdir(parents=True)
+    size = (mib << 20) * percent // 100 + 50
+    (layout.audit / "audit-0000000000000001.jsonl").write_bytes(bytes(size))
+    site = parse_site_config(f"schema = 1\n[audit]\nmax_mib = {mib}\n".encode(), file="x")
+    room = log_room(layout, site.audit)
+    assert room == {
+        "used_bytes": size, "limit_bytes": mib << 20, "percent": percent, "level": level
+    }
+    assert room_warnings(room) == words

@@ -20,6 +20,8 @@ from edgekit.errors import FormatError
 
 SCHEMA = "edgekit.derived/1"
 MAX_DERIVED = 64
+CARRIED_FOLDER = "modelfiles"
+"""Where a set, and then a release, has the Modelfiles of its recipe, named as their models."""
 MAX_BYTES = 8 << 20
 """64 texts of 64 KiB, whose characters JSON may need to escape."""
 

@@ -123,6 +123,14 @@ class ImageRecipe:
 
 
 @dataclass(frozen=True, slots=True)
+class DerivedRecipe:
+    """A model that a Modelfile makes of another one of the recipe; the path as of `terms`."""
+
+    name: str
+    modelfile: str
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """A whole recipe. (epoch, sequence) orders releases; version is for people."""
 
@@ -138,6 +146,7 @@ class Recipe:
     engines: tuple[EngineRecipe, ...]
     wheels: tuple[WheelsRecipe, ...]
     images: tuple[ImageRecipe, ...]
+    derived: tuple[DerivedRecipe, ...] = ()
 
 
 def parse_recipe(data: bytes, *, file: str) -> Recipe:
@@ -177,6 +186,7 @@ def _recipe(fields: Fields) -> Recipe:
         engines=tuple(_engine(item) for item in fields.items("engine", max_items=16, default=[])),
         wheels=tuple(_wheels(item) for item in fields.items("wheels", max_items=16, default=[])),
         images=tuple(_image(item) for item in fields.items("image", max_items=64, default=[])),
+        derived=tuple(_derived(f) for f in fields.items("derived", max_items=64, default=[])),
     )
     fields.finish()
     for kind in ("models", "wheels", "images"):
@@ -187,9 +197,21 @@ def _recipe(fields: Fields) -> Recipe:
     for index, engine in enumerate(recipe.engines):
         if engine.image and engine.image not in images:
             raise fields.fail(f"engine.{index}.image", f"no [[image]] is called {engine.image}")
+    names = [model.name for model in recipe.models] + [made.name for made in recipe.derived]
+    if len(set(names)) != len(names):
+        raise fields.fail("derived", "two models have the same name")
     if recipe.models and not recipe.engines:
         raise fields.fail("engine", "a recipe with models needs an engine")
     return recipe
+
+
+def _derived(fields: Fields) -> DerivedRecipe:
+    derived = DerivedRecipe(
+        name=fields.text("name", pattern=NAME_PATTERN),
+        modelfile=fields.text("modelfile", max_length=1024),
+    )
+    fields.finish()
+    return derived
 
 
 def _target(fields: Fields) -> Target:

@@ -160,7 +160,7 @@ def _add_ollama_routes(
                         model, appliance.engine(model.engine), residence.ends_in_s(model.engine)
                     )
                     for model in appliance.models
-                    if model.engine in running
+                    if model.engine in running and model.defaults is None
                 ]
             }
         )

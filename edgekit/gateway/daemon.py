@@ -21,7 +21,7 @@ from edgekit.core.api_keys import parse_keys
 from edgekit.core.appliance import Appliance, at_site, parse_appliance
 from edgekit.core.audit_texts import load_recipient
 from edgekit.core.config_rules import is_loopback
-from edgekit.core.derived import parse_derived, with_derived
+from edgekit.core.derived import with_derived
 from edgekit.core.site_config import SiteConfig
 from edgekit.core.text_policy import TextMode
 from edgekit.errors import EdgekitError, FormatError, HostError, PortInUseError, TrustError
@@ -34,6 +34,7 @@ from edgekit.gateway.quotas import keep_quotas, save_quotas
 from edgekit.gateway.server import BACKLOG, Listener, Server
 from edgekit.gateway.texts import TextKeeper
 from edgekit.system.audit_texts import TextStore
+from edgekit.system.derived_models import load_all
 from edgekit.system.host_secret import SECRET_BYTES, ensure_secret
 from edgekit.system.notify import notify, watchdog_interval
 from edgekit.system.site_config import load_site_config
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         site = load_site_config(options.config) if options.config else SiteConfig()
         appliance = at_site(parse_appliance(_read(options.appliance)), site)
-        appliance = _with_derived(appliance, options.config)
+        appliance = _with_derived(appliance, options.appliance.parent, options.config)
         ring = parse_keys(_read(options.keys or _credential("api-keys")))
         sockets = inherited_sockets(os.environ) or [_own_socket(appliance.listen)]
         served = listeners(sockets, site.server.lan, _credentials(os.environ))
@@ -202,12 +203,11 @@ def _read(path: Path) -> bytes:
         raise FormatError("cannot read", where=str(path), found=error.strerror) from error
 
 
-def _with_derived(appliance: Appliance, config: Path | None) -> Appliance:
-    """With the models that were made on this host, which lie beside its configuration."""
+def _with_derived(appliance: Appliance, generation: Path, config: Path | None) -> Appliance:
+    """With the release's Modelfiles, and those of this host, which lie beside its configuration."""
     path = config.with_name("models.json") if config else None
-    if path is None or not path.exists():
-        return appliance
-    whole, problems = with_derived(appliance, parse_derived(_read(path)))
+    created = max((model.created for model in appliance.models), default=0)
+    whole, problems = with_derived(appliance, load_all(generation, path, created))
     for problem in problems:
         note("a model made here does not serve", why=problem)
     return whole

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+from edgekit.core.conversation import Conversation
 from edgekit.core.host_layout import HostLayout
 from edgekit.operations.host_records import load_appliance, local_key, require_generation
-from edgekit.system.health import stream_answer, stream_chat
+from edgekit.system.health import stream_chat
 
 
 def ask_model(layout: HostLayout, model: str, prompt: str) -> Iterator[str]:
-    """The answer's pieces as they are made.
+    """The pieces of the likeliest answer as they are made; its length is the model's matter.
 
     Raises NotInstalledError, EngineError, PrivilegeError (the key is root's).
     """
     generation = require_generation(layout)
     listen = load_appliance(layout, generation).listen
-    yield from stream_answer(listen, local_key(layout), model, prompt)
+    question = Conversation(model, parameters={"temperature": 0.0}).request(prompt)
+    yield from stream_chat(listen, local_key(layout), question)
 
 
 def chat_stream(layout: HostLayout) -> Callable[[dict[str, Any]], Generator[str, None, None]]:

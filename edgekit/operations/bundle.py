@@ -16,17 +16,26 @@ from pathlib import Path
 
 from edgekit import __version__
 from edgekit.core import trust
+from edgekit.core.derived import CARRIED_FOLDER
 from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.events import Finished, Listener, Started
 from edgekit.core.facts import HostReport
 from edgekit.core.layout import LARGE_BLOB_BYTES
 from edgekit.core.lock import Lock, LockedWheel
+from edgekit.core.modelfile import parse_modelfile
 from edgekit.core.names import RelPath
 from edgekit.core.planning.select import check_compatible
 from edgekit.core.planning.trim import is_dropped, trim
 from edgekit.core.provenance import Input, describe_build
-from edgekit.core.recipe import EngineRecipe, FolderSource, ModelRecipe, Recipe, Variant
+from edgekit.core.recipe import (
+    DerivedRecipe,
+    EngineRecipe,
+    FolderSource,
+    ModelRecipe,
+    Recipe,
+    Variant,
+)
 from edgekit.core.release import (
     BLOCK_BYTES,
     MAX_VOLUME_BYTES,
@@ -313,6 +322,8 @@ class _Gatherer:
         images = tuple(self._image(image.name) for image in self._recipe.images)
         for wheels in self._recipe.wheels:
             self._wheels(wheels.name)
+        for derived in self._recipe.derived:
+            self._derived(derived)
         runtime = freeze_runtime(self._options.cache, self._listener)
         assert runtime.one_file is not None
         files = tree_files(runtime.tree, "runtime", "edgekit")
@@ -391,6 +402,22 @@ class _Gatherer:
         text = read_terms(self._base / model.terms, f"terms of model {model.name}", self._cache)
         path = RelPath(f"licenses/models/{model.name}/{text.name}")
         self._license_texts[path] = text.place
+        self._terms.append(Input(str(path), text.digest))
+
+    def _derived(self, derived: DerivedRecipe) -> None:
+        """Carry a Modelfile that makes a model of another one of this recipe."""
+        where = f"Modelfile of model {derived.name}"
+        text = read_terms(self._base / derived.modelfile, where, self._cache)
+        data = text.place.read_bytes()
+        base = parse_modelfile(data, file=derived.modelfile).base
+        if base not in {model.name for model in self._recipe.models}:
+            names = ", ".join(model.name for model in self._recipe.models)
+            raise RecipeError(
+                "a Modelfile names a model that the recipe does not have",
+                where=derived.modelfile, found=f"FROM {base}", needed=names or "a model",
+            )
+        path = RelPath(f"{CARRIED_FOLDER}/{derived.name}")
+        self._parts.append(_Part(path, "document", text.place))
         self._terms.append(Input(str(path), text.digest))
 
     def _note_wheel_licenses(self, found: dict[LockedWheel, WheelLicense]) -> None:

@@ -19,8 +19,7 @@ from edgekit.core.api_keys import (
 )
 from edgekit.core.appliance import MAX_BYTES as MAX_APPLIANCE_BYTES
 from edgekit.core.appliance import Appliance, at_site, parse_appliance
-from edgekit.core.derived import MAX_BYTES as MAX_DERIVED_BYTES
-from edgekit.core.derived import DerivedModel, parse_derived
+from edgekit.core.derived import DerivedModel
 from edgekit.core.fields import Fields
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.site_config import MAX_CONFIG_BYTES
@@ -28,6 +27,7 @@ from edgekit.core.strict_json import parse_strict
 from edgekit.errors import EdgekitError, NotInstalledError
 from edgekit.system.audit_client import append_event
 from edgekit.system.audit_log import append_offline
+from edgekit.system.derived_models import load_made_here
 from edgekit.system.files import (
     durable_write,
     ensure_directory,
@@ -67,9 +67,7 @@ def load_appliance(layout: HostLayout, generation: str) -> Appliance:
 
 def load_derived(layout: HostLayout) -> tuple[DerivedModel, ...]:
     """The models that were made on this host. Raises HostError or FormatError."""
-    if not layout.derived_models.exists():
-        return ()
-    return parse_derived(read_bounded(layout.derived_models, MAX_DERIVED_BYTES, "models.json"))
+    return load_made_here(layout.derived_models)
 
 
 def require_generation(layout: HostLayout) -> str:

@@ -12,10 +12,10 @@ from edgekit.core.modelfile import render_modelfile
 from edgekit.errors import ModelNotFoundError
 from edgekit.operations.host_records import (
     load_appliance,
-    load_derived,
     local_key,
     require_generation,
 )
+from edgekit.system.derived_models import load_all
 from edgekit.system.health import get_table
 
 
@@ -87,8 +87,11 @@ def find_installed(appliance: Appliance, name: str) -> ServedModel:
 
 def _installed(layout: HostLayout) -> Appliance:
     """With the models that were made here; one whose base is gone is left out."""
-    appliance = load_appliance(layout, require_generation(layout))
-    return with_derived(appliance, load_derived(layout))[0]
+    generation = require_generation(layout)
+    appliance = load_appliance(layout, generation)
+    created = max((model.created for model in appliance.models), default=0)
+    found = load_all(layout.generation(generation), layout.derived_models, created)
+    return with_derived(appliance, found)[0]
 
 
 def _summary(appliance: Appliance, model: ServedModel) -> dict[str, Any]:

@@ -29,8 +29,6 @@ CONNECT_TRIES = 50
 CONNECT_PAUSE_S = 0.1
 MAX_ANSWER_TOKENS = 64
 MAX_ANSWER_BYTES = 32 << 20
-_DATA = b"data: "
-_DONE = b"data: [DONE]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,29 +126,13 @@ def ask(
 ) -> Reply:
     """One greedy chat completion over the API. Raises as `_answering`."""
     started = time.monotonic()
-    question = _question(model, prompt, stream=False)
+    question = _question(model, prompt)
     with _answering(listen, api_key, "/v1/chat/completions", question, timeout_s) as response:
         data = response.read(MAX_ANSWER_BYTES)
     seconds = time.monotonic() - started
     table = json.loads(data)
     tokens = int(table["usage"]["completion_tokens"])
     return Reply(str(table["choices"][0]["message"]["content"]), tokens, seconds)
-
-
-def stream_answer(listen: str, api_key: str, model: str, prompt: str) -> Iterator[str]:
-    """The same answer piece by piece, as the engine makes it. Raises as `_answering`."""
-    question = _question(model, prompt, stream=True)
-    with _answering(listen, api_key, "/v1/chat/completions", question, PATIENCE_S) as response:
-        for line in response:
-            if not line.startswith(_DATA) or line.strip() == _DONE:
-                continue
-            chunk = json.loads(line[len(_DATA) :])
-            if "error" in chunk:
-                raise EngineError("the answer broke off", found=str(chunk["error"])[:300])
-            for choice in chunk["choices"]:
-                text = choice["delta"].get("content")
-                if text:
-                    yield str(text)
 
 
 def stream_chat(
@@ -167,12 +149,12 @@ def stream_chat(
                 yield str(text)
 
 
-def _question(model: str, prompt: str, *, stream: bool) -> dict[str, object]:
+def _question(model: str, prompt: str) -> dict[str, object]:
     return {
         "model": model,
         "temperature": 0,
         "max_tokens": MAX_ANSWER_TOKENS,
-        "stream": stream,
+        "stream": False,
         "messages": [{"role": "user", "content": prompt}],
     }
 

@@ -74,6 +74,14 @@ MESSAGE assistant edgekit install installs it.
 """
 
 
+DERIVED = """\
+[[derived]]
+name = "short"
+modelfile = "Short"
+
+"""
+
+
 def ranker(folder: Path, *, head: bool = True) -> str:
     """The recipe's lines of a model that ranks; its weights are written into the folder."""
     path = write_ranking_model(folder, head=head)
@@ -90,11 +98,13 @@ def ranker(folder: Path, *, head: bool = True) -> str:
 @pytest.fixture(scope="module")
 def several_models(demo_set: DemoSet, tmp_path_factory: pytest.TempPathFactory) -> DemoSet:
     weights = str(Path(__file__).parents[2] / "models/demo")
+    (demo_set.root.parent / "Short").write_text(MODELFILE.replace("num_predict 3", "num_predict 2"))
     models = (RECIPE + CHAT_RECIPE).replace("../models/demo", weights)
     models += ranker(tmp_path_factory.mktemp("rank"))
     return bundle_demo(
         demo_set.root.parent, demo_set.signer, demo_set.root,
-        ('name = "demo-small"', 'name = "demo-two"'), ("[[engine]]", f"{models}[[engine]]"),
+        ('name = "demo-small"', 'name = "demo-two"'),
+        ("[[engine]]", f"{models}{DERIVED}[[engine]]"),
     )
 
 
@@ -111,7 +121,8 @@ def both(
 
 def test_all_models_serve_from_one_set(both: RunningAppliance) -> None:
     client = openai.OpenAI(base_url=f"{both.url}/v1", api_key=both.api_key, max_retries=0)
-    assert {model.id for model in client.models.list()} == {MODEL, EMBEDDER, SECOND, RANKER}
+    names = {model.id for model in client.models.list()}
+    assert names == {MODEL, EMBEDDER, SECOND, RANKER, "short"}
     texts = ["Which command builds a bundle?", "Which command builds a set?", "a river in France"]
     rows = client.embeddings.create(model=EMBEDDER, input=texts).data
     near, far = (cosine(rows[0].embedding, row.embedding) for row in rows[1:])
@@ -134,7 +145,7 @@ def test_documents_are_ranked(both: RunningAppliance) -> None:
 def test_models_are_listed_and_shown_with_their_plan(both: RunningAppliance) -> None:
     listed = json.loads(both.edgekit("model", "list", "--json").stdout)
     assert [model["name"] for model in listed["models"]] == [
-        MODEL, EMBEDDER, SECOND, RANKER
+        MODEL, EMBEDDER, SECOND, RANKER, "short"
     ]
     assert all(model["memory_bytes"] > 2 << 20 for model in listed["models"])
     shown = json.loads(both.edgekit("model", "show", f"{SECOND}:latest", "--json").stdout)
@@ -151,7 +162,7 @@ def test_ps_says_which_models_are_in_memory_with_their_planned_sizes(
     running = json.loads(both.edgekit("model", "ps", "--json").stdout)["models"]
     listed = json.loads(both.edgekit("model", "list", "--json").stdout)["models"]
     assert {m["name"].removesuffix(":latest"): m["size"] for m in running} == {
-        m["name"]: m["memory_bytes"] for m in listed
+        m["name"]: m["memory_bytes"] for m in listed if not m["made_from"]
     }
     words = both.edgekit("model", "ps").stdout
     assert words.count("processor") == 4
@@ -172,6 +183,9 @@ def test_a_model_made_here_answers_as_its_modelfile_says(
     question: Any = [{"role": "user", "content": "Which command builds a bundle?"}]
     plain = client.chat.completions.create(model=MODEL, messages=question, temperature=0)
     short = client.chat.completions.create(model="helper", messages=question)
+    carried = client.chat.completions.create(model="short", messages=question)
+    assert carried.usage
+    assert carried.usage.completion_tokens == 2
     longer = client.chat.completions.create(model="helper", messages=question, max_tokens=6)
     texts = [str(answer.choices[0].message.content) for answer in (plain, short, longer)]
     assert short.choices[0].finish_reason == "length"

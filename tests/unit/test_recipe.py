@@ -366,3 +366,11 @@ def test_a_malformed_lock_names_its_file(old: str, new: str) -> None:
         parse_lock(text.replace(old, new, 1).encode(), file="x.lock.json")
     assert str(caught.value.where).startswith("x.lock.json")
     assert caught.value.exit_code == ExitCode.LOCK
+
+
+def test_a_derived_model_has_a_name_of_its_own() -> None:
+    derived = '\n[[derived]]\nname = "{}"\nmodelfile = "M"\n'
+    recipe = parse_recipe((GOOD + derived.format("mine")).encode(), file="r.toml")
+    assert [(one.name, one.modelfile) for one in recipe.derived] == [("mine", "M")]
+    with pytest.raises(RecipeError, match="same name"):
+        parse_recipe((GOOD + derived.format("first")).encode(), file="r.toml")

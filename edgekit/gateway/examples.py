@@ -206,6 +206,13 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"prompt": "the bridge is in the", "suffix": "of the ship"},
         {"prompt": "and the mess?", "context": [*b'[["user","where is the bridge?"]]']},
     ],
-    "/api/embed": [{"input": ["a bridge", "a ford"], "dimensions": 64}],
-    "/api/embeddings": [{"prompt": "a bridge"}],
+    "/api/embed": [
+        {
+            "input": ["a bridge", "a ford"],
+            "dimensions": 64,
+            "truncate": False,
+            "keep_alive": "5m",
+        }
+    ],
+    "/api/embeddings": [{"prompt": "a bridge", "keep_alive": 300}],
 }

@@ -60,6 +60,8 @@ class Job:
     count: int = 1
     keep_s: float | None = None
     """How long an engine that is loaded on demand stays afterwards; None: as usual."""
+    truncate: bool = False
+    """Whether texts that are too long to embed are cut instead of refused."""
 
 
 def find_model(appliance: Appliance, name: str) -> ServedModel:

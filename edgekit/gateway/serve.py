@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +43,10 @@ from edgekit.gateway.problems import (
 from edgekit.gateway.residence import Residence
 from edgekit.gateway.sse import SseParser
 from edgekit.gateway.surfaces.translator import Translator, encode
+from edgekit.gateway.truncate import cut_texts
 
 GENERATION_TIMEOUT_S = 3600.0
+TOO_LONG = "context_length_exceeded"
 _TOO_LARGE = re.compile(r"input \((\d+) tokens\) is .*?size:? \(?(\d+)")
 """llama.cpp's refusal of a text to embed that does not fit."""
 _DECODER = json.JSONDecoder()  # `json.loads` looks at every payload for its encoding
@@ -182,7 +184,7 @@ class Generation:
             if connecting:
                 connection = await connecting
             for number in range(self._job.count):
-                answers.append(await self._ask(number, connection))
+                answers.append(await self._ask_fitting(number, connection))
                 connection = None
             return self._translator.last() if self._job.stream else self._whole(answers)
         except EngineNotReadyError as error:
@@ -196,12 +198,25 @@ class Generation:
             whole["choices"] = [choice for other, _ in answers for choice in other["choices"]]
         return self._translator.whole(whole, text)
 
-    async def _ask(
+    async def _ask_fitting(
         self, number: int, connection: EngineConnection | None
+    ) -> tuple[dict[str, Any], str]:
+        """The answer; of texts to embed that are too long, where the client wants them cut, too."""
+        job = self._job
+        try:
+            return await self._ask(number, connection, job.body)
+        except ApiError as error:
+            if error.code != TOO_LONG or not job.truncate:
+                raise
+        texts = await cut_texts(self._engine.client, job.body["input"], job.model.context)
+        return await self._ask(number, None, {**job.body, "input": texts})
+
+    async def _ask(
+        self, number: int, connection: EngineConnection | None, body: Mapping[str, Any]
     ) -> tuple[dict[str, Any], str]:
         """One answer of `count`: forwarded as it comes, or given back whole with its text."""
         self._outcome.begin()
-        fields = {**self._job.body}
+        fields = {**body}
         if number and "seed" in fields:
             fields["seed"] += number
         if self._job.stream:
@@ -333,7 +348,7 @@ def engine_problem(status: int, body: bytes) -> ApiError:
 def _too_long(found: object, limit: object, param: str) -> ApiError:
     # Anthropic's words: LangChain, LiteLLM and others look for them
     text = f"prompt is too long: {found} tokens > {limit} maximum"
-    return ApiError(400, "context_length_exceeded", text, param=param)
+    return ApiError(400, TOO_LONG, text, param=param)
 
 
 def _abandon(connecting: asyncio.Future[EngineConnection]) -> None:

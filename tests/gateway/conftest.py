@@ -287,6 +287,17 @@ def ranking_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sit
         yield stack.enter_context(running_site(tmp_path, engine, path, capabilities=("rerank",)))
 
 
+@pytest.fixture
+def real_embedding_site(tmp_path: Path) -> Iterator[Site]:
+    """The same in front of llama.cpp's own alone."""
+    path = str(tmp_path / "embedding.sock")
+    with (
+        running_real_engine(path, tmp_path, mode="embedding"),
+        running_site(tmp_path, None, path, capabilities=("embedding",)) as ready,
+    ):
+        yield ready
+
+
 @contextlib.contextmanager
 def running_real_engine(
     path: str, work: Path, mode: str = "real", own: Path | None = None

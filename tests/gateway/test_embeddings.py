@@ -61,6 +61,23 @@ def test_an_embedding_is_recorded_like_any_other_request(embedding_site: Site) -
     assert response["status"] == 200
 
 
+def test_a_text_that_is_too_long_is_cut_where_that_is_wanted(
+    real_embedding_site: Site
+) -> None:
+    site, words = real_embedding_site, "which command builds a bundle "
+    long = words * 400
+    for path, fields in (("/api/embed", {"truncate": False}), ("/v1/embeddings", {})):
+        refused = site.post(path, {"model": "demo", "input": [long], **fields})
+        assert (refused.status_code, "too long" in refused.text) == (400, True)
+    texts = [long, words, "Paris is in France"]
+    whole = site.post("/api/embed", {"model": "demo", "input": texts}).json()["embeddings"]
+    plain = site.post("/api/embed", {"model": "demo", "input": texts[1:]}).json()["embeddings"]
+    assert cosine(whole[1], plain[0]) == pytest.approx(1, abs=1e-4)
+    assert cosine(whole[0], whole[1]) > cosine(whole[0], whole[2])
+    longer = site.post("/api/embed", {"model": "demo", "input": long + "and more"}).json()
+    assert cosine(longer["embeddings"][0], whole[0]) == pytest.approx(1, abs=1e-4)
+
+
 def test_an_embedding_model_does_not_chat(embedding_site: Site) -> None:
     with pytest.raises(openai.BadRequestError, match="does not support chat"):
         openai_client(embedding_site).chat.completions.create(

@@ -34,8 +34,11 @@ def parse_ollama(body: Body, appliance: Appliance) -> Job:
     """An `/api/embed` body. Raises ApiError."""
     texts, dimensions = _input(body), body.integer("dimensions", 1, MAX_DIMENSIONS)
     keep_s = take_keep_alive(body)
-    body.ignore(frozenset({"truncate", "options"}))
-    return _job("/api/embed", body, appliance, texts, dimensions, keep_s=keep_s)
+    truncate = body.flag("truncate", default=True)  # as Ollama does when nothing is said
+    body.ignore(frozenset({"options"}))
+    return _job(
+        "/api/embed", body, appliance, texts, dimensions, keep_s=keep_s, truncate=truncate
+    )
 
 
 def parse_ollama_legacy(body: Body, appliance: Appliance) -> Job:
@@ -55,6 +58,7 @@ def _job(
     *,
     base64: bool = False,
     keep_s: float | None = None,
+    truncate: bool = False,
 ) -> Job:
     name = body.text("model", max_chars=MAX_NAME_CHARS)
     model = find_able(appliance, name, "embedding")
@@ -71,6 +75,7 @@ def _job(
         prompt=digest_input(texts),
         echo={"dimensions": dimensions, "base64": base64},
         keep_s=keep_s,
+        truncate=truncate,
     )
 
 

@@ -70,12 +70,13 @@ def _layer(tree: Path) -> bytes:
 
 def _c_library(tree: Path) -> dict[str, Path]:
     """What the pack takes from a host, by the loader's name; here from this machine."""
-    found = {}
+    found: dict[str, Path] = {}
+    own = {path.name for path in tree.iterdir()}
     for file in (tree / _SERVER, *sorted(tree.glob("lib*.so*"))):
         for line in run(["ldd", str(file)], timeout_s=60).text.splitlines():
             name, arrow, place = line.strip().partition(" => ")
             path = Path(place.split(" (")[0])
-            if arrow and path.is_absolute() and not path.is_relative_to(tree):
+            if arrow and name not in own and path.is_absolute():
                 found[name] = path.resolve(strict=True)
     return dict(sorted(found.items()))
 

@@ -24,6 +24,10 @@ LOG_LEVEL = 4
 """The least at which llama.cpp prints the sizes of its buffers; it prints no prompts there."""
 
 
+LLAMA_ENVIRONMENT = (("GGML_NO_BACKTRACE", "1"),)
+"""It would start a debugger to print where it failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """What is started: the program, the model's name, where its files lie, and how it is served.
@@ -151,7 +155,7 @@ def missing_options(help_text: str) -> list[str]:
 
 
 def _llama_server(start: Start) -> Launch:
-    return Launch((start.program, *llama_server_arguments(start)))
+    return Launch((start.program, *llama_server_arguments(start)), LLAMA_ENVIRONMENT)
 
 
 CONTAINER_USER = 61_000
@@ -160,7 +164,9 @@ The unit (systemd/edgekit-engine-image.service.in) hands it the folder of the so
 CONTAINER_TASKS = 1024
 
 
-def contained(start: Start, arguments: tuple[str, ...]) -> Launch:
+def contained(
+    start: Start, arguments: tuple[str, ...], environment: tuple[tuple[str, str], ...]
+) -> Launch:
     """An image by digest under podman, with what a unit of a pack has: one socket, no network.
 
     Nothing is pulled; the container sees its own files, the weights and the folder of its socket,
@@ -188,6 +194,7 @@ def contained(start: Start, arguments: tuple[str, ...]) -> Launch:
             "--log-driver=passthrough",
             f"--user={CONTAINER_USER}:{CONTAINER_USER}",
             "--umask=0007",
+            *(f"--env={name}={value}" for name, value in environment),
             *devices,
             *(f"--volume={place}:{place}:ro" for _, place in start.weights),
             f"--volume={folder}:{folder}",
@@ -199,7 +206,7 @@ def contained(start: Start, arguments: tuple[str, ...]) -> Launch:
 
 
 def _llama_image(start: Start) -> Launch:
-    return contained(start, llama_server_arguments(start))
+    return contained(start, llama_server_arguments(start), LLAMA_ENVIRONMENT)
 
 
 _LAUNCHES: dict[tuple[str, str], Callable[[Start], Launch]] = {

@@ -540,7 +540,9 @@ def _draft(
     if options.host is not None:
         check_compatible(manifest, options.host)
         whole, manifest = manifest, trim(manifest, options.host)
-        kept = tuple(e for e in entries if not is_dropped(e.path, whole, manifest))
+        kept = tuple(
+            e for e in entries if not is_dropped(e.path, whole, manifest, options.host)
+        )
         used = {entry.digest for entry in kept}
         manifest = replace(manifest, entries=kept)
         blobs = tuple(blob for blob in blobs if blob.digest in used)

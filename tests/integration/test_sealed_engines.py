@@ -65,7 +65,7 @@ for attempt in $(seq 120); do
     sleep 0.5
     ask > /out/answer-after-kill.txt 2> /dev/null && break
 done
-systemctl stop edgekit.target
+systemctl stop edgekit.target $engine
 podman ps --all --quiet > /out/left.txt
 """
 
@@ -125,7 +125,10 @@ def test_memory_is_what_was_planned(story: Story, provider: str) -> None:
     (engine,) = json.loads(story.text(f"compared-{provider}.json"))["engines"]
     terms = {term["name"]: term for term in engine["terms"]}
     assert {"kv cache", "compute", "output"} <= set(terms)
-    assert not [term for term in terms.values() if term["large"]]
+    # whose build is in an image is not known, so what one build more needs is counted
+    large = {term["name"] for term in terms.values() if term["large"]}
+    assert large <= ({"compute"} if provider == "image" else set())
+    assert terms["compute"]["found"] <= terms["compute"]["planned"] * 1.02
 
 
 def test_the_probe_has_the_devices_that_the_engine_sees(story: Story) -> None:

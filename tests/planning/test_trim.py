@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.core.cpu_levels import LEVELS
 from edgekit.core.names import RelPath
 from edgekit.core.planning.select import select_all
 from edgekit.core.planning.trim import is_dropped, trim
@@ -41,3 +42,19 @@ def test_packs_and_variants_that_a_host_cannot_use_stay_behind(
     for pack in whole.engines:
         assert is_dropped(RelPath(f"{pack.prefix}/run"), whole, small) == (
             str(pack.prefix).removeprefix("engines/") not in kept)
+
+
+@pytest.mark.parametrize(("host", "kept"), [
+    ("old-cpu-16g", ["sandybridge", "sse42", "x64"]),
+    ("laptop-8g", ["haswell", "piledriver", "ivybridge", "sandybridge", "sse42", "x64"]),
+])
+def test_levels_that_the_processor_cannot_run_stay_behind(
+    tmp_path: Path, host: str, kept: list[str]
+) -> None:
+    report = unfold(host, tmp_path).report()
+    whole = manifest("x86_64", 2)
+    small = trim(whole, report)
+    folder = "engines/llama.cpp-source-cuda/cpu/libggml-cpu-"
+    found = [level for level, _ in LEVELS if "armv" not in level and not is_dropped(
+        RelPath(f"{folder}{level}.so"), whole, small, report)]
+    assert found == kept

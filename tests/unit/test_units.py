@@ -45,7 +45,7 @@ StartLimitIntervalSec StateDirectory StateDirectoryMode SystemCallArchitectures
 SystemCallErrorNumber SystemCallFilter TasksMax TimeoutStartSec TimeoutStopSec Type UMask
 WantedBy Wants WatchdogSec BindPaths BindReadOnlyPaths CacheDirectory CacheDirectoryMode
 DeviceAllow DevicePolicy MaxConnections FreeBind BindIPv6Only ExecStartPre SupplementaryGroups
-ReadOnlyPaths Before Conflicts
+ReadOnlyPaths Before Conflicts KillMode ExecStopPost
 """))
 
 

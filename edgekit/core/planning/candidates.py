@@ -87,7 +87,7 @@ def _llama_whole(question: Question) -> Iterator[Way]:
             if not usable.devices:
                 yield _excluded(question, pack, variant, GPU, usable.reason)
                 continue
-            shape = LlamaShape(variant, question.model.family)
+            shape = _shape(question, pack, variant)
             for rung in _llama_rungs(question, shape):
                 yield _way(
                     question, pack, variant, weigh_on_devices(
@@ -105,7 +105,7 @@ def _llama_parts(question: Question) -> Iterator[Way]:
         if not devices or any(device.integrated for device in devices):
             continue
         for variant in question.variants("gguf"):
-            shape = LlamaShape(variant, question.model.family)
+            shape = _shape(question, pack, variant)
             for rung in list(_llama_rungs(question, shape))[:2]:
                 if any(shape.expert_bytes):
                     yield _way(
@@ -133,7 +133,7 @@ def _llama_on_host(question: Question) -> Iterator[Way]:
             if problem is not None:
                 yield _excluded(question, pack, variant, CPU, problem)
                 continue
-            shape = LlamaShape(variant, question.model.family)
+            shape = _shape(question, pack, variant)
             for rung in _llama_rungs(question, shape):
                 yield _way(
                     question, pack, variant, weigh_on_host(
@@ -141,6 +141,16 @@ def _llama_on_host(question: Question) -> Iterator[Way]:
                         batch=question.batch(rung),
                     )
                 )
+
+
+_WITHOUT_MIXED_BATCHES = (("source", "0.3.36"),)
+"""Builds whose graph was seen to have no inputs for batches of tokens and vectors together. Of an
+unknown build (an image, a newer archive) they are counted: a row too much of a few."""
+
+
+def _shape(question: Question, pack: EnginePack, variant: CarriedVariant) -> LlamaShape:
+    mixes = (pack.provider, pack.version) not in _WITHOUT_MIXED_BATCHES
+    return LlamaShape(variant, question.model.family, mixes=mixes)
 
 
 def _llama_packs(question: Question) -> Iterator[tuple[EnginePack, Usable]]:

@@ -32,14 +32,18 @@ def compute_bytes(
         shape.number("vocabulary"),
         Batch(tokens, slots, slots),
         shape.family in _WITH_POST_NORMS,
+        shape.mixes,
     )
 
 
 @lru_cache(maxsize=256)
 def _graph_bytes(
-    layers: tuple[LayerKind, ...], width: int, vocabulary: int, batch: Batch, scaled: bool
+    layers: tuple[LayerKind, ...], width: int, vocabulary: int, batch: Batch, scaled: bool,
+    mixes: bool,
 ) -> int:
-    return graph_bytes(layers, width=width, vocabulary=vocabulary, batch=batch, scaled=scaled)
+    return graph_bytes(
+        layers, width=width, vocabulary=vocabulary, batch=batch, scaled=scaled, mixes=mixes
+    )
 
 
 def _kinds(

@@ -72,11 +72,20 @@ class Batch:
 
 
 def graph_bytes(
-    layers: tuple[LayerKind, ...], *, width: int, vocabulary: int, batch: Batch, scaled: bool
+    layers: tuple[LayerKind, ...],
+    *,
+    width: int,
+    vocabulary: int,
+    batch: Batch,
+    scaled: bool,
+    mixes: bool = True,
 ) -> int:
-    """Bytes of the buffer for a whole model; `scaled` when embeddings are scaled first."""
+    """Bytes of the buffer for a whole model; `scaled` when embeddings are scaled first.
+
+    `mixes` of builds whose batches may hold tokens and vectors at once.
+    """
     builder = _Builder(width, batch)
-    current = builder.embeddings(scaled=scaled)
+    current = builder.embeddings(scaled=scaled, mixes=mixes)
     for number, layer in enumerate(layers):
         current = builder.layer(layer, current, is_last=number == len(layers) - 1)
     builder.output(current, vocabulary)
@@ -141,17 +150,19 @@ class _Builder:
         turned = self._row(elements, self._turns[place], self.graph.view(source))
         return self.graph.view(turned)
 
-    def embeddings(self, *, scaled: bool) -> int:
+    def embeddings(self, *, scaled: bool, mixes: bool) -> int:
         """The embedding, and the branch for inputs that are vectors already."""
         tokens = self.graph.input(FLOAT * self._rows)
         self.graph.input(FLOAT * self._width * self._rows)  # for vectors alone; not read here
-        mixed = self.graph.input(FLOAT * self._rows)
-        vectors = self.graph.input(FLOAT * self._width * self._rows)
-        slots = self.graph.input(INDEX * self._rows)
+        if mixes:
+            mixed = self.graph.input(FLOAT * self._rows)
+            vectors = self.graph.input(FLOAT * self._width * self._rows)
+            slots = self.graph.input(INDEX * self._rows)
         embedding = self._row(self._width, tokens)
-        other = self._row(self._width, mixed)
-        copy = self._row(self._width, vectors)
-        self.graph.view(copy, other, slots)  # nobody reads it here, so it is never given back
+        if mixes:
+            other = self._row(self._width, mixed)
+            copy = self._row(self._width, vectors)
+            self.graph.view(copy, other, slots)  # nobody reads it here, so it is never given back
         return self._row(self._width, embedding, in_place=True) if scaled else embedding
 
     def layer(self, kind: LayerKind, current: int, *, is_last: bool) -> int:

@@ -16,11 +16,15 @@ KV_TYPES = {"f16": (1, 2), "q8_0": (32, 34)}
 
 
 class LlamaShape:
-    """A GGUF variant's facts in the form the formulas use."""
+    """A GGUF variant's facts in the form the formulas use.
 
-    def __init__(self, variant: CarriedVariant, family: str = "") -> None:
+    `mixes`: the engine's build takes tokens and vectors in one batch, and keeps buffers for both.
+    """
+
+    def __init__(self, variant: CarriedVariant, family: str = "", *, mixes: bool = True) -> None:
         self.variant = variant
         self.family = family
+        self.mixes = mixes
         self._facts = dict(variant.shape)
         self.layers = self.number("layers")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from edgekit.core.cpu_levels import fitting_levels, level_of
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.facts import HostReport
 from edgekit.core.names import RelPath
@@ -27,8 +28,17 @@ def trim(manifest: Manifest, report: HostReport) -> Manifest:
     return replace(manifest, engines=engines, models=models, images=images)
 
 
-def is_dropped(path: RelPath, before: Manifest, after: Manifest) -> bool:
-    """Whether a file belongs to a pack or variant that `trim` took away."""
+def is_dropped(
+    path: RelPath, before: Manifest, after: Manifest, report: HostReport | None = None
+) -> bool:
+    """Whether a file belongs to a pack or variant that `trim` took away.
+
+    With the host's report also whether it is a level of arithmetic that its processor cannot run.
+    """
+    if report is not None and level_of(path.parts[-1]) is not None and not fitting_levels(
+        [path.parts[-1]], report.cpu.flags.value or ()
+    ):
+        return True
     kept = {file for model in after.models for v in model.variants for file in v.files}
     weights = {file for model in before.models for v in model.variants for file in v.files}
     gone = {pack.prefix for pack in before.engines} - {pack.prefix for pack in after.engines}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.appliance import DemoSet, RunningAppliance, free_port
+from tests.support.named_job import NOT_AGAIN
 
 CANNOT_RUN = "cannot run here:"
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -28,17 +29,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         }
     )
     for reason in reasons:
-        terminalreporter.write_line(f"NOT RUN: {reason}")
+        again = reason.startswith(NOT_AGAIN)
+        terminalreporter.write_line(reason if again else f"NOT RUN: {reason}")
     if not reasons:
         terminalreporter.write_line("every test ran; nothing was skipped on this machine")
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """A skip must say why this machine cannot run the test; any other skip is a failure."""
+    """A skip must say why this machine cannot run the test, or that nothing of it changed."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
-    if report.skipped and CANNOT_RUN not in str(report.longrepr):
+    reason = str(report.longrepr)
+    if report.skipped and CANNOT_RUN not in reason and NOT_AGAIN not in reason:
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped without saying '{CANNOT_RUN} ...'"
 

@@ -21,9 +21,11 @@ from edgekit.core.cpu_levels import FOLDER as LEVELS_FOLDER
 from edgekit.core.cpu_levels import HELPER, fitting_levels
 from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack
+from edgekit.core.engine_unit import unit_values
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.infill import InfillTokens
 from edgekit.core.launch import CONTAINER_USER, OWN_POOLING, RANKING, Start, plan_launch
+from edgekit.core.names import RelPath
 from edgekit.core.planning.engine_report import need_terms
 from edgekit.core.planning.explain import selection_table
 from edgekit.core.planning.values import CPU, MIB, Selection
@@ -40,8 +42,19 @@ GPU_ENGINE_UNIT = "edgekit-engine-gpu.service"
 IMAGE_ENGINE_UNIT = "edgekit-engine-image.service"
 ENGINE_UNITS = (ENGINE_UNIT, GPU_ENGINE_UNIT, IMAGE_ENGINE_UNIT)
 """Templates that are rendered once per model, each under the name of its engine."""
-START_TIMEOUT_S = 300
+START_TIMEOUT_S = {"llama.cpp": 300, "vllm": 900}
+"""By kind of engine: vLLM imports two gigabytes of libraries, twice, before it loads anything."""
 MEMORY_MARGIN_PERCENT = 25
+WHEEL_GROWTH = 5
+"""Installed size of wheels by their own, rounded up: 4.1 for vLLM's (docs/reference/vllm.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedEnvironment:
+    """A wheelhouse that becomes an environment inside its pack: wheels by file name and blob."""
+
+    prefix: RelPath
+    wheels: tuple[tuple[str, Digest], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +79,17 @@ class InstallPlan:
     images: tuple[CarriedImage, ...]
     previous: str | None
     checks: tuple[Check, ...] = ()
+    environments: tuple[PlannedEnvironment, ...] = ()
 
     def steps(self) -> tuple[str, ...]:
         """The plan in words, in the order it is carried out."""
         words = [
             f"copy and verify {len(self.missing)} blobs, {self.copy_bytes / MIB:.1f} MiB",
             f"build generation {self.generation}, {len(self.tree)} files",
+        ]
+        words += [
+            f"install {len(environment.wheels)} wheels offline into {environment.prefix}"
+            for environment in self.environments
         ]
         words += [f"load container image {image.reference}" for image in self.images]
         if self.units:
@@ -109,11 +127,14 @@ def plan_install(
     weights = _chosen_weights(manifest, selections)
     images = manifest.images
     tree = tuple(entry for entry in manifest.entries if entry.role in TREE_ROLES)
-    used = {entry.digest: entry.size for entry in (*tree, *weights, *_image_entries(manifest))}
+    wheels = [entry for chosen in selections for entry in pack_wheels(manifest, chosen.pack)]
+    environments = plan_environments(manifest, selections)
+    entries = (*tree, *weights, *wheels, *_image_entries(manifest))
+    used = {entry.digest: entry.size for entry in entries}
     missing = tuple(sorted(digest for digest in used if digest not in present))
     appliance = _appliance(manifest, statement, selections, layout, listen, cpu_flags)
     disk_needs = _disk_needs(
-        layout, used, missing, tree, _image_entries(manifest), links=links
+        layout, used, missing, tree, _image_entries(manifest), wheels, links=links
     )
     units = (
         ()
@@ -135,7 +156,29 @@ def plan_install(
         images=images,
         previous=previous,
         checks=checks,
+        environments=environments,
     )
+
+
+def pack_wheels(manifest: Manifest, pack: EnginePack) -> list[Entry]:
+    """The wheels of which a host makes this pack's environment; none for most packs."""
+    prefix = f"{pack.prefix}/"
+    return [e for e in manifest.entries if e.role == "wheel" and str(e.path).startswith(prefix)]
+
+
+def plan_environments(
+    manifest: Manifest, selections: tuple[Selection, ...]
+) -> tuple[PlannedEnvironment, ...]:
+    """One for each chosen pack that comes as wheels."""
+    packs = {chosen.pack.prefix: chosen.pack for chosen in selections}
+    found = [
+        PlannedEnvironment(
+            pack.prefix,
+            tuple((e.path.parts[-1], e.digest) for e in pack_wheels(manifest, pack)),
+        )
+        for _, pack in sorted(packs.items())
+    ]
+    return tuple(environment for environment in found if environment.wheels)
 
 
 def _chosen_weights(manifest: Manifest, selections: tuple[Selection, ...]) -> list[Entry]:
@@ -152,14 +195,18 @@ def _disk_needs(
     missing: tuple[Digest, ...],
     tree: tuple[Entry, ...],
     images: list[Entry],
+    wheels: list[Entry],
     *,
     links: bool,
 ) -> tuple[tuple[str, int], ...]:
     """(place, peak bytes): one copy of what is missing, and what cannot be hard-linked.
 
+    Wheels are installed beside what they are kept as, at most WHEEL_GROWTH times as large.
+
     podman unpacks an image beside the archive it is given, so each takes twice its size there.
     """
     copies = sum(entry.size for entry in tree if entry.executable or not links)
+    copies += WHEEL_GROWTH * sum({entry.digest: entry.size for entry in wheels}.values())
     needs = [
         (str(layout.state), sum(used[digest] for digest in missing)),
         (str(layout.opt), copies),
@@ -262,7 +309,7 @@ def engine_settings(
         socket=str(socket),
         slots=chosen.slots,
         context=chosen.context,
-        start_timeout_s=START_TIMEOUT_S,
+        start_timeout_s=START_TIMEOUT_S[pack.kind],
         weights=tuple(
             WeightsFile(str(layout.blob(entry.digest)), str(entry.digest), entry.size)
             for entry in entries
@@ -328,7 +375,9 @@ def _units(
         limit = selection.chosen.need.host * (100 + MEMORY_MARGIN_PERCENT) // 100 + 64 * MIB
         units[f"edgekit-engine@{name}.service"] = render_unit(
             templates[_engine_unit(selection)],
-            values | {"NAME": name, "ARGUMENT": escape_argument(name), "MEMORY_MAX": str(limit)},
+            values
+            | unit_values(selection.pack.kind)
+            | {"NAME": name, "ARGUMENT": escape_argument(name), "MEMORY_MAX": str(limit)},
         )
     return tuple(sorted(units.items()))
 

@@ -209,8 +209,72 @@ def _llama_image(start: Start) -> Launch:
     return contained(start, llama_server_arguments(start), LLAMA_ENVIRONMENT)
 
 
+def _vllm(start: Start) -> Launch:
+    """vLLM's API server by the pack's own Python; its launcher lays out the weights' folder."""
+    pack = start.program.rpartition("/python/bin/")[0]
+    serving = start.serving
+    files = (f"{name}={place}" for name, place in start.weights)
+    options: tuple[tuple[str, object], ...] = (
+        ("--served-model-name", start.model),
+        ("--max-model-len", serving.context),
+        ("--max-num-seqs", serving.slots),
+        ("--max-num-batched-tokens", max(serving.batch, serving.slots)),
+        ("--kv-cache-memory-bytes", serving.kv_cache_bytes),
+        ("--kv-cache-dtype", serving.kv_type),
+        ("--dtype", serving.dtype),
+        ("--tensor-parallel-size", serving.tensor_parallel),
+        ("--pipeline-parallel-size", serving.pipeline_parallel),
+        # what a request leaves open is the API's default, not a file's beside the weights
+        ("--generation-config", "vllm"),
+        ("--uvicorn-log-level", "warning"),
+    )
+    if serving.utilization_percent:
+        # asked for even where the size of the cache is given
+        options += (("--gpu-memory-utilization", serving.utilization_percent / 100),)
+    return Launch(
+        (
+            start.program,
+            "-I",
+            "-B",
+            f"{pack}/serve.py",
+            "--socket",
+            start.socket,
+            *(text for item in files for text in ("--file", item)),
+            "--",
+            *(text for name, value in options for text in (name, str(value))),
+            *(("--enforce-eager",) if serving.eager else ()),
+        ),
+        (*VLLM_ENVIRONMENT, ("LD_LIBRARY_PATH", f"{pack}/python/lib"),
+         ("OMP_NUM_THREADS", str(serving.threads))),
+    )
+
+
+VLLM_ENVIRONMENT = (
+    # nobody is told anything
+    ("ANONYMIZED_TELEMETRY", "False"),
+    ("DO_NOT_TRACK", "1"),
+    ("HF_HUB_DISABLE_TELEMETRY", "1"),
+    ("OTEL_SDK_DISABLED", "true"),
+    ("VLLM_NO_USAGE_STATS", "1"),
+    # nothing is looked up
+    ("GLOO_SOCKET_IFNAME", "lo"),  # otherwise it asks a nameserver for the host's own name
+    ("HF_DATASETS_OFFLINE", "1"),
+    ("HF_HUB_OFFLINE", "1"),
+    ("TRANSFORMERS_OFFLINE", "1"),
+    ("VLLM_HOST_IP", "127.0.0.1"),  # otherwise it asks the routing table for a way to the internet
+    ("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "0"),
+    # limits
+    ("VLLM_MAX_N_SEQUENCES", "8"),
+    # one process computes, with the plan's number of threads
+    ("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
+    ("VLLM_ENABLE_V1_MULTIPROCESSING", "0"),
+)
+"""Of every vLLM engine; why each: docs/reference/vllm.md."""
+
+
 _LAUNCHES: dict[tuple[str, str], Callable[[Start], Launch]] = {
     ("llama.cpp", "wheel"): _llama_wheel,
     ("llama.cpp", "source"): _llama_server,
     ("llama.cpp", "image"): _llama_image,
+    ("vllm", "wheel"): _vllm,
 }

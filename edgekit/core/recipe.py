@@ -20,7 +20,7 @@ VERSION_PATTERN = r"[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}(?:-[a-z0-9.]{1,30})?"
 ARCHITECTURES = ("x86_64", "aarch64")
 VARIANT_FORMATS = ("gguf", "safetensors")
 TASKS = ("chat", "embedding", "rerank")
-ENGINE_PROVIDERS = {"llama.cpp": ("wheel", "source", "image")}
+ENGINE_PROVIDERS = {"llama.cpp": ("wheel", "source", "image"), "vllm": ("wheel",)}
 RECIPE_ACCELERATORS = ("cpu", "cuda", "vulkan")
 
 

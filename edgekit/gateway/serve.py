@@ -21,6 +21,7 @@ from typing import Any
 
 from edgekit.errors import AuditUnavailableError, EngineError, EngineNotReadyError
 from edgekit.gateway.admission import Admission
+from edgekit.gateway.dialects import for_vllm, from_vllm, speaks_vllm
 from edgekit.gateway.engine_client import EngineClient, EngineConnection, EngineResponse
 from edgekit.gateway.http import (
     JSON,
@@ -222,9 +223,10 @@ class Generation:
         if self._job.stream:
             # usage is always asked for: the audit record wants the counts, whoever else does
             fields |= {"stream": True, "stream_options": {"include_usage": True}}
-        response = await self._engine.client.request(
-            "POST", self._job.target, encode(fields), connection
-        )
+        target, is_vllm = self._job.target, speaks_vllm(self._job)
+        if is_vllm:
+            target, fields = for_vllm(self._job, fields)
+        response = await self._engine.client.request("POST", target, encode(fields), connection)
         try:
             if response.status != 200:
                 raise engine_problem(response.status, await response.read())
@@ -232,6 +234,8 @@ class Generation:
                 await self._translate(response, number)
                 return {}, ""
             answer_ = _numbered(load_event(await response.read()), number)
+            if is_vllm:
+                answer_ = from_vllm(self._job, answer_)
         finally:
             response.close()
         text = self._outcome.observe(answer_)

@@ -468,6 +468,7 @@ class _Gatherer:
         )
         self._note_wheel_licenses(gathered.wheel_licenses)
         self._take(gathered.built.files, "engine")
+        self._parts += [_Part(path, "wheel", source) for path, source in gathered.wheels.items()]
         return gathered.built.pack
 
     def _wheels(self, name: str) -> None:

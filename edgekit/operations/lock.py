@@ -22,6 +22,7 @@ from edgekit.core.recipe import (
     parse_recipe,
 )
 from edgekit.errors import LockError
+from edgekit.operations.packs import WheelRequirements, wheel_requirements
 from edgekit.sources.blob_cache import BlobCache
 from edgekit.sources.folder import lock_folder
 from edgekit.sources.hub import lock_hub
@@ -116,11 +117,19 @@ def _lock_wheelhouses(
         for owner, engine in engines
         if engine.provider == "source"
     )
-    wanted: list[tuple[str, tuple[str, ...]]] = [
-        (owner, (engine.package,)) for owner, engine in engines if engine.provider != "source"
+    wanted = [
+        (owner, wheel_requirements(engine))
+        for owner, engine in engines
+        if engine.provider != "source"
     ]
-    wanted += [(f"wheels:{w.name}", w.requirements) for w in recipe.wheels]
+    wanted += [(f"wheels:{w.name}", WheelRequirements(w.requirements)) for w in recipe.wheels]
     return sources + tuple(
-        LockedWheelhouse(owner, lock_wheels(requirements, recipe.target, cache, listener))
-        for owner, requirements in wanted
+        LockedWheelhouse(
+            owner,
+            lock_wheels(
+                asked.requirements, recipe.target, cache, listener, without=asked.without,
+                allow_scripts=asked.scripts,
+            ),
+        )
+        for owner, asked in wanted
     )

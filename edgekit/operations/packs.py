@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from edgekit.core.engine_pack import EnginePack
@@ -13,7 +14,7 @@ from edgekit.core.events import Listener
 from edgekit.core.lock import Lock, LockedImage, LockedWheel
 from edgekit.core.names import RelPath
 from edgekit.core.recipe import EngineRecipe, Target
-from edgekit.engines import llama_cpp_source, llama_cpp_wheel
+from edgekit.engines import llama_cpp_source, llama_cpp_wheel, vllm_wheel
 from edgekit.engines.pack import BuiltPack
 from edgekit.sources.blob_cache import BlobCache
 from edgekit.sources.licenses import WheelLicense, read_sdist_license, read_wheel_license
@@ -28,6 +29,17 @@ class GatheredPack:
 
     built: BuiltPack
     wheel_licenses: dict[LockedWheel, WheelLicense] = field(default_factory=dict)
+    wheels: dict[RelPath, Path] = field(default_factory=dict)
+    """Wheels that the host installs, by where they go in the set."""
+
+
+@dataclass(frozen=True, slots=True)
+class WheelRequirements:
+    """Exact requirements, distributions to leave out, programs that wheels may bring."""
+
+    requirements: tuple[str, ...]
+    without: tuple[str, ...] = ()
+    scripts: tuple[str, ...] = ()
 
 
 def gather_pack(
@@ -47,6 +59,8 @@ def gather_pack(
     wheels = lock.wheelhouse(f"engine:{engine.kind}:{engine.provider}").wheels
     if engine.provider == "source":
         return _from_source(engine, wheels[0], target, cache, cache_dir, listener)
+    if engine.kind == "vllm":
+        return _gather_vllm(engine, wheels, target, cache, cache_dir, listener)
     paths = fetch_wheels(wheels, target, cache, listener)
     with tempfile.TemporaryDirectory(prefix="edgekit-engine-") as folder:
         library = unpack_together(wheels, paths, Path(folder))
@@ -94,6 +108,43 @@ def _from_source(
         listener=listener,
     )
     return GatheredPack(built, {locked: read_sdist_license(place, locked.filename, cache)})
+
+
+def _gather_vllm(
+    engine: EngineRecipe,
+    wheels: tuple[LockedWheel, ...],
+    target: Target,
+    cache: BlobCache,
+    cache_dir: Path,
+    listener: Listener,
+) -> GatheredPack:
+    """The wheels as they are, and what installs and runs them."""
+    scripts = vllm_wheel.ALLOWED_SCRIPTS
+    paths = fetch_wheels(wheels, target, cache, listener, allow_scripts=scripts)
+    key = sha256(",".join(sorted(wheel.sha256.value for wheel in wheels)).encode()).hexdigest()
+    work = cache_dir.resolve() / "vllm" / key[:24]
+    work.mkdir(parents=True, exist_ok=True)
+    built = vllm_wheel.build_pack(
+        wheels, paths, package=engine.package, arch=target.arch, target_python=target.python,
+        work=work,
+    )
+    carried = vllm_wheel.carried_wheels(wheels)
+    return GatheredPack(
+        built,
+        read_wheel_licenses(wheels, paths, cache),
+        {place: paths[filename] for filename, place in carried.items()},
+    )
+
+
+def wheel_requirements(engine: EngineRecipe) -> WheelRequirements:
+    """What an engine's wheelhouse is resolved from."""
+    if engine.kind == "vllm":
+        return WheelRequirements(
+            (engine.package, vllm_wheel.INSTALLER),
+            vllm_wheel.left_out(engine.package),
+            vllm_wheel.ALLOWED_SCRIPTS,
+        )
+    return WheelRequirements((engine.package,))
 
 
 def unpack_together(

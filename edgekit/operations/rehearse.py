@@ -34,7 +34,7 @@ from edgekit.core.engine_pack import EnginePack
 from edgekit.core.events import Finished, Listener, Started, Warned
 from edgekit.core.facts import HostReport
 from edgekit.core.host_layout import DEFAULT_LISTEN, HostLayout
-from edgekit.core.install_plan import engine_settings
+from edgekit.core.install_plan import engine_settings, plan_environments
 from edgekit.core.names import RelPath
 from edgekit.core.planning.select import select_all
 from edgekit.core.planning.values import Selection, Wishes
@@ -48,6 +48,7 @@ from edgekit.errors import (
     RefusedContentError,
 )
 from edgekit.operations.probe import probe_host
+from edgekit.system.environments import install_wheels
 from edgekit.system.files import durable_write, link_or_copy, remove_tree
 from edgekit.system.netless import CANNOT, count_attempts, netless_command
 from edgekit.system.process import Child, spawn
@@ -196,13 +197,16 @@ def _laid_out(manifest: Manifest, selection: Selection, stage: Stage) -> Iterato
         folder = layout.generation(GENERATION)
         layout.run.mkdir(parents=True)
         for entry in manifest.entries:
-            if _belongs(selection.pack, entry.path):
+            if entry.role == "engine" and _belongs(selection.pack, entry.path):
                 mode = 0o555 if entry.executable else None
                 link_or_copy(stage.blobs[entry.digest], folder / str(entry.path), mode=mode)
             elif entry.path in selection.variant.files:
                 blob = layout.blob(entry.digest)
                 blob.parent.mkdir(parents=True, exist_ok=True)
                 blob.symlink_to(stage.blobs[entry.digest])
+        for environment in plan_environments(manifest, (selection,)):
+            wheels = {name: stage.blobs[digest] for name, digest in environment.wheels}
+            install_wheels(folder / str(environment.prefix), wheels, compiled=False)
         yield layout
     finally:
         remove_tree(work)

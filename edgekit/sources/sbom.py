@@ -197,9 +197,10 @@ class _Maker:
 
     def _engine(self, pack: EnginePack) -> Component:
         program = self._entries[pack.program]
-        names = [
-            self._wheel_licenses.get(wheel.filename, "") for wheel in self._engine_wheels(pack)[:1]
-        ]
+        # the engine's own wheel among those it needs, or the only one
+        wheels = self._engine_wheels(pack)
+        own = [wheel for wheel in wheels if wheel.name.startswith(pack.kind)] or wheels
+        names = [self._wheel_licenses.get(wheel.filename, "") for wheel in own[:1]]
         return Component(
             type=ComponentType.APPLICATION,
             name=pack.kind,

@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,29 +60,31 @@ class _Pin:
 
 def lock_wheels(
     requirements: Sequence[str], target: Target, cache: BlobCache,
-    listener: Listener = ignore_events,
+    listener: Listener = ignore_events, *, without: Sequence[str] = (),
+    allow_scripts: Collection[str] = (),
 ) -> tuple[LockedWheel, ...]:
     """The closed set of wheels that these exact requirements need on the target, by name.
 
-    The wheels are left in the cache. Raises RefusedContentError (source packages, what a wheel must
-    not hold), SourceError (no solution, or a wheel that needs a newer C library than the target's),
-    UnreachableError, MissingToolError, DiskFullError.
+    `without` are distributions that are left out although something names them, `allow_scripts`
+    programs that a wheel may bring. The wheels are left in the cache. Raises RefusedContentError
+    (source packages, what a wheel must not hold), SourceError (no solution, or a wheel that needs a
+    newer C library than the target's), UnreachableError, MissingToolError, DiskFullError.
     """
     task = "resolve wheels"
     listener(Started(task))
     with cache.scratch() as folder:
-        pins = _resolve(requirements, target, folder)
+        pins = _resolve(requirements, target, folder, without)
         listener(Finished(task, f"{len(pins)} wheels"))
         files = _download(pins, target, folder)
         listener(Started("check wheels", sum(file.stat().st_size for file in files)))
-        locked = [_take(file, target, cache, listener) for file in files]
+        locked = [_take(file, target, cache, listener, allow_scripts) for file in files]
         listener(Finished("check wheels"))
     return tuple(sorted(locked, key=lambda wheel: wheel.name))
 
 
 def fetch_wheels(
     locked: Iterable[LockedWheel], target: Target, cache: BlobCache,
-    listener: Listener = ignore_events,
+    listener: Listener = ignore_events, *, allow_scripts: Collection[str] = (),
 ) -> dict[str, Path]:
     """Every locked wheel's place in the cache by its file name, fetching what is not there yet.
 
@@ -97,14 +99,16 @@ def fetch_wheels(
         with cache.scratch() as folder:
             _download(pins, target, folder)
             for wheel in missing:
-                _adopt(wheel, folder / "wheels" / wheel.filename, target, cache)
+                _adopt(wheel, folder / "wheels" / wheel.filename, target, cache, allow_scripts)
                 listener(Advanced(task, wheel.size))
         listener(Finished(task))
     return {wheel.filename: cache.path(wheel.sha256) for wheel in wheels}
 
 
-def _take(file: Path, target: Target, cache: BlobCache, listener: Listener) -> LockedWheel:
-    _check(file, target)
+def _take(
+    file: Path, target: Target, cache: BlobCache, listener: Listener, scripts: Collection[str]
+) -> LockedWheel:
+    _check(file, target, scripts)
     digest, size = hash_file(file)
     name, version = split_wheel_name(file.name)
     cache.add_file(file, digest, move=True)
@@ -112,30 +116,39 @@ def _take(file: Path, target: Target, cache: BlobCache, listener: Listener) -> L
     return LockedWheel(name, version, file.name, size, digest)
 
 
-def _adopt(wheel: LockedWheel, file: Path, target: Target, cache: BlobCache) -> None:
+def _adopt(
+    wheel: LockedWheel, file: Path, target: Target, cache: BlobCache, scripts: Collection[str]
+) -> None:
     if not file.is_file():
         raise SourceDigestError("the index sent another wheel than the lock recorded",
                                 where=wheel.filename, needed=str(wheel.sha256))
     if hash_file(file) != (wheel.sha256, wheel.size):
         raise _other_bytes(wheel.filename)
-    _check(file, target)
+    _check(file, target, scripts)
     cache.add_file(file, wheel.sha256, move=True, where=wheel.filename)
 
 
-def _check(file: Path, target: Target) -> None:
-    facts = check_wheel(file)
+def _check(file: Path, target: Target, scripts: Collection[str]) -> None:
+    facts = check_wheel(file, allow_scripts=scripts)
     if facts.glibc is not None and facts.glibc > target.glibc:
         raise SourceError(f"{file.name} needs a newer C library than the target has",
                           where=file.name, found="glibc {}.{}".format(*facts.glibc),
                           needed="at most glibc {}.{}".format(*target.glibc))
 
 
-def _resolve(requirements: Sequence[str], target: Target, folder: Path) -> list[_Pin]:
+def _resolve(
+    requirements: Sequence[str], target: Target, folder: Path, without: Sequence[str]
+) -> list[_Pin]:
     (folder / "requirements.in").write_text("".join(f"{line}\n" for line in requirements))
+    # A requirement that holds nowhere replaces every other one of that name.
+    (folder / "overrides.txt").write_text(
+        "".join(f"{name} ; sys_platform == 'nowhere'\n" for name in without)
+    )
     output = folder / "pylock.toml"
     python = "{}.{}".format(*target.python)
     done = run(
-        [_find_uv(), "pip", "compile", "requirements.in", "--format", "pylock.toml",
+        [_find_uv(), "pip", "compile", "requirements.in", "--overrides", "overrides.txt",
+         "--format", "pylock.toml",
          "--output-file", str(output), "--python-platform", _uv_platform(target),
          "--python-version", python, "--only-binary", ":all:", "--no-header", "--quiet"],
         timeout_s=RESOLVE_TIMEOUT_S, cwd=folder, env=_uv_environment(folder), check=False,

@@ -7,6 +7,7 @@ removed and the error raised.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -19,6 +20,8 @@ from pathlib import Path
 from edgekit.errors import BusyError, DiskFullError, EdgekitError, HostError, PrivilegeError
 
 READ_BYTES = 1 << 20
+MANY_FILES = 10_000
+"""From so many on, a tree is written by one call for its whole file system."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -113,7 +116,14 @@ def fsync_directory(path: Path) -> None:
 
 
 def fsync_tree(root: Path) -> None:
-    """fsync every file and directory below `root`, leaves first. Raises OSError."""
+    """fsync every file and directory below `root`, leaves first. Raises OSError.
+
+    A tree of very many files (an environment of wheels has 60,000) is written by one syncfs(2): a
+    flush of the disk per file takes minutes. It reports write errors since Linux 5.8.
+    """
+    if sum(len(names) for _, _, names in os.walk(root)) > MANY_FILES:
+        _sync_file_system(root)
+        return
     for directory, _, names in os.walk(root, topdown=False):
         for name in names:
             path = Path(directory, name)
@@ -125,6 +135,16 @@ def fsync_tree(root: Path) -> None:
             finally:
                 os.close(descriptor)
         fsync_directory(Path(directory))
+
+
+def _sync_file_system(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+    finally:
+        os.close(descriptor)
 
 
 def replace_files(source: Path, target: Path) -> None:

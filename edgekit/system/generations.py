@@ -8,6 +8,7 @@ from edgekit.core.appliance import encode_appliance
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.install_plan import InstallPlan
 from edgekit.errors import EdgekitError
+from edgekit.system.environments import install_wheels
 from edgekit.system.files import (
     durable_write,
     ensure_directory,
@@ -59,6 +60,9 @@ def build_generation(plan: InstallPlan, documents: dict[str, bytes]) -> None:
             )
             if entry.executable:
                 label_program(path)
+        for environment in plan.environments:
+            wheels = {name: plan.layout.blob(digest) for name, digest in environment.wheels}
+            install_wheels(partial / str(environment.prefix), wheels)
         _write_documents(partial, plan, documents)
         fsync_tree(partial)
         if final.is_dir():

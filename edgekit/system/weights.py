@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.chat_template import json_chat_templates, template_capabilities
+from edgekit.core.config_shape import config_shape
 from edgekit.core.gguf import GgufHeader, read_gguf_header
 from edgekit.core.gguf_rules import check_gguf_rules, default_template
 from edgekit.core.gguf_shape import Shape, gguf_shape
@@ -102,7 +103,7 @@ def _gguf_header(name: RelPath, path: Path) -> GgufHeader:
 def _check_safetensors(files: dict[RelPath, Path]) -> WeightsHeader:
     """Headers of all shards, and that the index, where there is one, tells the truth of them.
 
-    The shape is empty: llama.cpp, which it is for, never gets these files.
+    The shape is what the configuration says; empty without one, which vLLM could not serve.
     """
     headers = {
         name: _safetensors_header(name, path)
@@ -120,7 +121,7 @@ def _check_safetensors(files: dict[RelPath, Path]) -> WeightsHeader:
     return WeightsHeader(
         family=_family(files),
         parameter_count=sum(header.parameter_count() for header in headers.values()),
-        shape={},
+        shape=_config_shape(files),
         capabilities=template_capabilities(_template(files)),
     )
 
@@ -172,6 +173,13 @@ def _template(files: dict[RelPath, Path]) -> str:
             for _, text in json_chat_templates(_json(name, path)):
                 return text
     return ""
+
+
+def _config_shape(files: dict[RelPath, Path]) -> Shape:
+    for name, path in files.items():
+        if name.parts[-1] == "config.json":
+            return dict(config_shape(_json(name, path), str(name)))
+    return {}
 
 
 def _family(files: dict[RelPath, Path]) -> str:

@@ -1,0 +1,175 @@
+"""vLLM for real: from a recipe to a right answer on a sealed host without Python or network.
+
+One set is bundled with the command line (with its rehearsal), one host is booted. Nothing is faked;
+it takes minutes, so the usual run repeats it only when something changed that it depends on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.named_job import REPOSITORY, NamedJob
+from tests.vllm import kv_blocks
+from tests.vllm.shapes import CASES
+from tools.demo_guest import ANSWER, MODEL, QUESTION
+from tools.sealed_host import Bind, SealedHost, build_rootfs, default_cache_dir
+
+JOB = NamedJob(
+    "vLLM on a sealed host",
+    "python -m tests.vllm runs it again",
+    (
+        "bundles/demo-vllm.toml", "models/demo/weights", "systemd/edgekit-engine.service.in",
+        "edgekit/core/config_shape.py", "edgekit/core/engine_pack.py",
+        "edgekit/core/engine_unit.py", "edgekit/core/install_plan.py", "edgekit/core/launch.py",
+        "edgekit/core/planning/vllm_memory.py", "edgekit/core/planning/weigh_vllm.py",
+        "edgekit/engines/carried_python.py", "edgekit/engines/launchers/vllm_wheel.py",
+        "edgekit/engines/vllm_wheel.py", "edgekit/gateway/dialects.py",
+        "edgekit/operations/packs.py", "edgekit/operations/rehearse.py", "edgekit/supervisor",
+        "edgekit/system/environments.py", "edgekit/system/generations.py",
+        "edgekit/system/netless.py", "tests/vllm",
+    ),
+)
+BOOT_TIMEOUT_S = 1500.0
+UNIT = f"edgekit-engine@{MODEL}.service"
+
+GUEST = f"""
+cd /media/stick
+! command -v python3
+./edgekit trust import trust/1.root.json --insecure-developer-root --fingerprint "$FINGERPRINT"
+./edgekit install . --json > /out/receipt.json
+edgekit=/opt/edgekit/current/runtime/edgekit
+$edgekit run {MODEL} "{QUESTION}" > /out/answer.txt
+$edgekit status > /out/status.txt
+systemd-analyze security --no-pager {UNIT} | tail -n 1 > /out/score.txt
+cat /proc/$(systemctl show --property=MainPID --value {UNIT})/net/snmp > /out/snmp.txt
+du -sm /opt/edgekit/current/engines/vllm-wheel | cut -f 1 > /out/installed-mib.txt
+journalctl -o cat -u {UNIT} > /out/journal.txt
+token=$(cat /etc/edgekit/local.key)
+
+post() {{  # post PATH BODY: the whole answer
+    exec 3<>/dev/tcp/127.0.0.1/11434
+    printf 'POST %s HTTP/1.1\\r\\nHost: 127.0.0.1:11434\\r\\n' "$1" >&3
+    printf 'Authorization: Bearer %s\\r\\nConnection: close\\r\\n' "$token" >&3
+    printf 'Content-Type: application/json\\r\\nContent-Length: %s\\r\\n\\r\\n%s' "${{#2}}" "$2" >&3
+    timeout 120 cat <&3
+    exec 3>&-
+}}
+post /v1/chat/completions '{{"model":"{MODEL}","temperature":0,"stream":true,
+ "messages":[{{"role":"user","content":"{QUESTION}"}}]}}' > /out/stream.txt
+post /api/chat '{{"model":"{MODEL}","stream":false,"options":{{"temperature":0}},
+ "messages":[{{"role":"user","content":"{QUESTION}"}}]}}' > /out/ollama.txt
+post /tokenize '{{"model":"{MODEL}","prompt":"{QUESTION}"}}' > /out/tokenize.txt
+$edgekit audit verify --json > /out/audit.json
+
+systemctl stop {UNIT}
+pack=/opt/edgekit/current/engines/vllm-wheel/python
+python=$(echo $pack/bin/python3*)
+env -i PATH=/usr/bin:/bin HOME=/tmp LD_LIBRARY_PATH=$pack/lib HF_HUB_OFFLINE=1 \\
+    VLLM_NO_USAGE_STATS=1 VLLM_HOST_IP=127.0.0.1 VLLM_ENABLE_V1_MULTIPROCESSING=0 \\
+    VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=2 VLLM_LOGGING_LEVEL=ERROR \\
+    $python -I -B /run/kv/kv_blocks.py {' '.join(f'/run/kv/{case.name}' for case in CASES)} \\
+    > /out/blocks.jsonl
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The folder in which the host left its results, and figures of the run."""
+
+    out: Path
+    figures: dict[str, Any]
+
+    def text(self, name: str) -> str:
+        """A result file."""
+        return (self.out / name).read_text("utf-8").strip()
+
+
+def run_job(work: Path) -> Outcome:
+    """Bundle, boot, install, ask, count blocks. Raises what any step raises."""
+    started = time.monotonic()
+    table = _bundle(work)
+    bundled = time.monotonic()
+    out, cases = work / "out", work / "kv"
+    out.mkdir()
+    for case in CASES:
+        case.write(cases / case.name)
+    shutil.copy(kv_blocks.__file__, cases / "kv_blocks.py")
+    rootfs = build_rootfs(default_cache_dir(), report=print)
+    with SealedHost(rootfs, work / "hosts", "vllm") as host:
+        result = host.boot(
+            f"FINGERPRINT={table['fingerprint']}\n{GUEST}", stick=Path(table["directory"]), out=out,
+            extra_binds=[Bind(cases, "/run/kv")], timeout_s=BOOT_TIMEOUT_S, on_line=print,
+        )
+    assert result.ok, result.describe()
+    receipt = json.loads((out / "receipt.json").read_text("utf-8"))
+    figures = {
+        "set_mib": table["total_bytes"] >> 20,
+        "bundle_s": round(bundled - started, 1),
+        "install_s": receipt["seconds"],
+        "total_s": round(time.monotonic() - started, 1),
+        "installed_mib": int((out / "installed-mib.txt").read_text("ascii")),
+    }
+    return Outcome(out, figures)
+
+
+def check(outcome: Outcome) -> None:
+    """Everything the job is for."""
+    assert outcome.text("answer.txt") == ANSWER
+    stream = outcome.text("stream.txt")
+    assert " 200 " in stream.splitlines()[0]
+    pieces = [json.loads(line[6:]) for line in stream.splitlines()
+              if line.startswith("data: {")]
+    words = [c["delta"].get("content") or "" for p in pieces for c in p["choices"]]
+    assert "".join(words) == ANSWER
+    assert json.dumps(ANSWER)[1:-1] in outcome.text("ollama.txt")
+    assert '"count":' in outcome.text("tokenize.txt").replace(" ", "").replace("\n", "")
+    audit = json.loads(outcome.text("audit.json"))
+    assert audit["requests"] == audit["responses"] >= 4
+    score = float(outcome.text("score.txt").split(":")[1].split()[0])
+    assert score <= 1.2, f"the unit's exposure is {score}"
+    assert no_routes(outcome.text("snmp.txt")) == 0, "vLLM tried to reach out"
+    found = {name: (blocks, tokens)
+             for name, blocks, tokens in map(json.loads, outcome.text("blocks.jsonl").splitlines())}
+    assert found == {case.name: (case.planned, 128) for case in CASES}
+
+
+def no_routes(snmp: str) -> int:
+    """OutNoRoutes of a network namespace's counters."""
+    rows = [line.split() for line in snmp.splitlines() if line.startswith("Ip:")]
+    return int(dict(zip(rows[0], rows[1], strict=True))["OutNoRoutes"])
+
+
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """Room for about five gigabytes."""
+    return tempfile.TemporaryDirectory(prefix="edgekit-vllm-")
+
+
+def _bundle(work: Path) -> dict[str, Any]:
+    root = work / "root.json"
+    _edgekit("keys", "init", str(work / "developer"), "--root-out", str(root),
+             "--insecure-developer")
+    recipe = work / "demo-vllm.toml"
+    text = (REPOSITORY / "bundles/demo-vllm.toml").read_text("utf-8")
+    recipe.write_text(text.replace("../models/demo", str(REPOSITORY / "models/demo")), "utf-8")
+    table: dict[str, Any] = json.loads(_edgekit(
+        "bundle", str(recipe), "--key", f"file:{work / 'developer'}", "--trust-root", str(root),
+        "--out", str(work / "sets"), "--json",
+    ))
+    return table
+
+
+def _edgekit(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgekit", *arguments], cwd=REPOSITORY, stdout=subprocess.PIPE,
+        text=True, check=False,
+    )
+    assert done.returncode == 0, f"edgekit {arguments[0]} ended with {done.returncode}"
+    return done.stdout

@@ -1,0 +1,37 @@
+"""vLLM on a sealed host, when something changed that it depends on; the planner's blocks always."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgekit.core.planning.vllm_memory import page_bytes
+from tests.vllm.job import JOB, check, no_routes, run_job, scratch
+from tests.vllm.shapes import CASES
+from tools.rootfs import default_cache_dir
+from tools.sealed_host import missing_requirements
+
+
+@pytest.mark.timeout(2400)
+def test_vllm_answers_right_on_a_sealed_host() -> None:
+    cache = default_cache_dir().parent
+    if missing := missing_requirements():
+        pytest.skip("cannot run here: " + "; ".join(missing))
+    if words := JOB.passed_before(cache):
+        pytest.skip(words)
+    with scratch() as folder:
+        outcome = run_job(Path(folder))
+        check(outcome)
+    JOB.has_passed(cache, outcome.figures)
+
+
+def test_a_cache_is_cut_into_whole_blocks_of_every_layer() -> None:
+    for case in CASES:
+        block = page_bytes(case.shape, block=128) * case.shape.layers
+        assert case.planned == case.bytes // block
+        assert case.bytes - case.planned * block == case.extra % block
+
+
+def test_an_attempt_to_reach_out_is_read_from_the_counters() -> None:
+    assert no_routes("Ip: Forwarding OutNoRoutes\nIp: 1 3\nTcp: x\nTcp: 1\n") == 3

@@ -49,13 +49,14 @@ def append(work: Path, options: argparse.Namespace) -> list[Table]:
     """Rates by group and contender; the ratio is to the bare loop in the same round."""
     rows = []
     for group, rates in append_rates(work, options.rounds, options.seconds).items():
-        bare = rates["bare loop"]
-        for name, found in rates.items():
+        bare = [rate for rate, _ in rates["bare loop"]]
+        for name, pairs in rates.items():
+            found, cpu = [rate for rate, _ in pairs], [cpu for _, cpu in pairs]
             ratios = [rate / other for rate, other in zip(found, bare, strict=True)]
             rows.append({
                 "group": group, "contender": name, "records_per_s": round(median(found)),
                 "ratio": round(median(ratios), 3), "from": round(min(ratios), 2),
-                "to": round(max(ratios), 2),
+                "to": round(max(ratios), 2), "cpu_us": round(median(cpu), 1),
             })  # fmt: skip
     return rows
 
@@ -138,17 +139,19 @@ def verify(work: Path, options: argparse.Namespace) -> list[Table]:
         log.append_batch(events)
     log.close()
     brought = Brought(public_half_path(folder, read_head(folder).log_id), (key,))
-    rates, summary = [], None
+    rates, cpu, summary = [], [], None
     for _ in range(options.rounds):
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         summary = verify_audit(folder, brought)
         rates.append(summary.records / (time.perf_counter() - began))
+        cpu.append((time.process_time() - spent) / summary.records * 1e6)
     assert summary is not None
     assert summary.verdict.sealed_from == 1
     return [{
         "records": summary.records, "checkpoints": summary.verdict.checkpoints,
         "bytes": sum(path.stat().st_size for path in folder.glob("audit-*.jsonl")),
         "records_per_s": round(median(rates)), "from": round(min(rates)), "to": round(max(rates)),
+        "cpu_us": round(median(cpu), 2),
     }]  # fmt: skip
 
 

@@ -110,8 +110,8 @@ def sqlite_wal(folder: Path) -> Iterator[Append]:
 CONTENDERS = {"bare loop": bare_loop, "edgekit": edgekit_log, "SQLite": sqlite_wal}
 
 
-def rate(name: str, folder: Path, group: int, seconds: float) -> float:
-    """Records per second of one contender in one round."""
+def rate(name: str, folder: Path, group: int, seconds: float) -> tuple[float, float]:
+    """Records per second of one contender in one round, and microseconds of processor for each."""
     events: list[Any] = [event_fields(number) for number in range(DISTINCT)]
     if name == "edgekit":
         events = [check_event(event) for event in events]
@@ -119,19 +119,23 @@ def rate(name: str, folder: Path, group: int, seconds: float) -> float:
     try:
         with CONTENDERS[name](folder) as append:
             append(events[:group])
-            count, began = 0, time.perf_counter()
+            count, began, spent_cpu = 0, time.perf_counter(), time.process_time()
             while (spent := time.perf_counter() - began) < seconds:
                 start = count % DISTINCT
                 append(events[start : start + group])
                 count += group
-        return count / spent
+            spent_cpu = time.process_time() - spent_cpu
+        return count / spent, spent_cpu / count * 1e6
     finally:
         shutil.rmtree(folder)
 
 
-def append_rates(folder: Path, rounds: int, seconds: float) -> dict[int, dict[str, list[float]]]:
-    """Records per second of every round, by group and contender."""
-    rates: dict[int, dict[str, list[float]]] = {
+Rates = dict[int, dict[str, list[tuple[float, float]]]]
+
+
+def append_rates(folder: Path, rounds: int, seconds: float) -> Rates:
+    """What `rate` found in every round, by group and contender."""
+    rates: Rates = {
         group: {name: [] for name in CONTENDERS} for group in GROUPS
     }
     for _ in range(rounds):

@@ -108,6 +108,37 @@ note hung_engine_replaced_s "$(since $began)"
 ask > /out/answer-after-hang.txt
 $edgekit doctor > /out/doctor-after-hang.txt || test $? -eq 3
 
+# a canary is on its way through all of them when each is made to dump its core
+canary="zq7-$(echo canary)"
+hunt() { grep -a -l -r "[z]q7-canary" "$@" 2> /dev/null >> /out/canaries.txt || true; }
+touch /out/canaries.txt
+canary_asked() {
+    printf '{"model":"@MODEL@","stream":true,"max_tokens":400,' > /out/ask
+    printf '"messages":[{"role":"user","content":"%s"}]}' "$canary" >> /out/ask
+    http POST /v1/chat/completions "$(cat /out/ask)" > /dev/null || true
+}
+main() { systemctl show -p MainPID --value $1; }
+for unit in edgekit-auditd edgekit-gateway $engine; do
+    pid=$(main $unit)
+    test $unit = $engine && pid=$(cat /proc/$pid/task/$pid/children)
+    pid=${pid%% *}
+    echo "$unit $(grep 'Max core' /proc/$pid/limits) $(cat /proc/$pid/coredump_filter)" \\
+        >> /out/cores.txt
+    canary_asked & asking=$!
+    sleep 0.3
+    hunt /proc/[0-9]*/cmdline /proc/[0-9]*/environ
+    kill -SEGV $pid
+    wait $asking
+    until [ "$(main $unit)" != "$pid" ] && ask > /dev/null 2>&1; do sleep 0.2; done
+done
+journalctl --sync
+journalctl -o export > /tmp/journal.txt
+grep -c 'signal 11\\|status=11/SEGV' /tmp/journal.txt > /out/crashes.txt
+hunt /tmp/journal.txt /var /run /etc /tmp /root
+find / -xdev -type f \\( -name 'core' -o -name 'core.*' -o -name '*.core' \\) \\
+    -newer /out/scrub.json >> /out/canaries.txt
+systemctl reset-failed 'edgekit*'  # these starts do not count towards the limits of what follows
+
 $edgekit audit keygen /out/auditor
 cp /out/auditor/auditor.pub.pem /etc/edgekit/
 printf '%s\\n' 'schema = 1' '[server]' 'listen = "127.0.0.1:8099"' 'lan = "127.0.0.1:8443"' \\
@@ -358,6 +389,17 @@ def test_daemons_that_crash_or_hang_are_replaced(life: Life) -> None:
     assert "hung" in life.text("doctor-after-hang.txt") or "restarted" in life.text(
         "doctor-after-hang.txt"
     )
+
+
+def test_no_text_is_left_in_journal_files_processes_or_core_dumps(life: Life) -> None:
+    print("\n" + life.text("cores.txt"))
+    cores = [line.split() for line in life.text("cores.txt").splitlines()]
+    assert len(cores) == 3
+    for unit, *limit, memory in cores:
+        assert limit == ["Max", "core", "file", "size", "0", "0", "bytes"], unit
+        assert int(memory, 16) == 0, unit
+    assert int(life.text("crashes.txt")) >= 3
+    assert life.text("canaries.txt") == ""
 
 
 def test_a_configuration_is_applied_or_undone(life: Life) -> None:

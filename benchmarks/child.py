@@ -5,6 +5,7 @@ Each task runs in a process of its own and prints the seconds it took, imports n
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,9 +16,10 @@ from pathlib import Path
 
 from benchmarks.payload import VOLUME_BYTES, make_payload, make_sparse_set
 from edgekit.core.events import ignore_events
-from edgekit.core.layout import plan_layout
+from edgekit.core.layout import LARGE_BLOB_BYTES, plan_layout
 from edgekit.core.release import VolumeTable, parse_volume_table
 from edgekit.system.digest_cache import DigestCache
+from edgekit.system.early_volumes import write_early
 from edgekit.system.files import fsync_directory
 from edgekit.system.volume_index import VolumeIndex
 from edgekit.system.volume_writer import BlobSource, write_volumes
@@ -71,15 +73,26 @@ def hash_and_copy(folder: str, target: str) -> None:
     subprocess.run(["sync"], check=True)
 
 
-def bundle(files: str, cache: str, algorithm: str, target: str) -> None:
-    """`edgekit bundle` from files to volumes, with what its cache knows."""
-    folder = Path(cache)
+def bundle(
+    files: str, cache: str, algorithm: str, target: str, reads: str = "one read"
+) -> None:
+    """`edgekit bundle` from files to volumes, with what its cache knows.
+
+    With other `reads` no large file is written by the read that names it (ADR 32).
+    """
+    folder, early = Path(cache), Path(f"{target}-new")
     folder.mkdir(exist_ok=True)
+    early.mkdir()
+    index = VolumeIndex(folder)
+    paths = _paths(files)
     with DigestCache(folder) as digests, ThreadPoolExecutor(worker_count()) as pool:
-        paths = _paths(files)
+        large = [path for path in paths if path.stat().st_size >= LARGE_BLOB_BYTES]
+        write_early(
+            large if reads == "one read" else [], early, algorithm=algorithm,
+            volume_bytes=VOLUME_BYTES, digests=digests, index=index, listener=ignore_events,
+        )
         hashed = list(pool.map(digests.digests, paths))
     blobs = [BlobSource(d.sha384, d.size, p) for d, p in zip(hashed, paths, strict=True)]
-    index = VolumeIndex(folder)
     Path(target).mkdir()
     volumes, extents = plan_layout(
         [(blob.digest, blob.size) for blob in blobs], volume_bytes=VOLUME_BYTES
@@ -94,12 +107,13 @@ def bundle(files: str, cache: str, algorithm: str, target: str) -> None:
         index=index,
     )
     index.save(Path(target), algorithm)
+    shutil.rmtree(early)
 
 
-def bundle_new(files: str, algorithm: str, target: str) -> None:
+def bundle_new(files: str, algorithm: str, target: str, reads: str = "one read") -> None:
     """The same with an empty cache."""
     with tempfile.TemporaryDirectory() as cache:
-        bundle(files, cache, algorithm, target)
+        bundle(files, cache, algorithm, target, reads)
 
 
 def rebuild(files: str, cache: str) -> None:

@@ -11,8 +11,9 @@ from benchmarks.measure import Row, compare, python_child, run_child
 def run(folder: Path, total: int, rounds: int) -> list[Row]:
     """Rows for warm caches; the reference hashes with SHA-384, then `cp -r` and `sync`.
 
-    New files are hashed by both digests that locks and sets name them by, then written, with every
-    block and volume hashed and every blob compared. Unchanged ones were bundled before.
+    New files are hashed by both digests that locks and sets name them by, and written with every
+    block and volume hashed: large ones by one read, small ones and those of the row `two reads` by
+    two, the second of which compares. Unchanged ones were bundled before.
     """
     files = folder / "files"
     time.sleep(2.1)  # younger files are not remembered
@@ -25,6 +26,10 @@ def run(folder: Path, total: int, rounds: int) -> list[Row]:
         contenders += [
             python_child(
                 f"edgekit, new files, {algorithm}", "bundle-new", files, algorithm, "{target}"
+            ),
+            python_child(
+                f"edgekit, two reads, {algorithm}", "bundle-new", files, algorithm, "{target}",
+                "two reads",
             ),
             python_child(
                 f"edgekit, unchanged, {algorithm}", "bundle", files, cache, algorithm, "{target}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import subprocess
@@ -23,8 +24,9 @@ QUESTION, ANSWER = "What is the capital of France?", "Paris"
 ON_DEMAND = 'license = "Apache-2.0"\nload = "demand"'
 
 
+@functools.cache
 def bundle_turns(demo_set: DemoSet) -> DemoSet:
-    """A set with two models that are loaded on demand."""
+    """A set with two models that are loaded on demand; made once for all who ask."""
     weights = str(Path(__file__).parents[2] / "models/demo")
     second = CHAT_RECIPE.replace("../models/demo", weights)
     second = second.replace('license = "Apache-2.0"', ON_DEMAND)

@@ -21,6 +21,7 @@ import pytest
 
 from edgekit.core.chat_template import check_chat_template
 from edgekit.core.digest import Digest
+from edgekit.core.engine_unit import unit_values
 from edgekit.core.gguf import read_gguf_header
 from edgekit.core.names import RelPath
 from edgekit.core.weights_policy import check_weights_file, check_weights_name
@@ -138,6 +139,8 @@ def test_cve_2025_49847_vocabulary_that_claims_too_much(count: int) -> None:
 
 def test_cve_2024_42478_ghsa_7rxv_5jhh_j6xx_no_rpc_and_no_network_for_engines() -> None:
     unit = read_unit_templates()["edgekit-engine.service"]
+    for name, value in unit_values("llama.cpp").items():
+        unit = unit.replace(f"@{name}@", value)
     for line in ("PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX", "IPAddressDeny=any"):
         assert line in unit.splitlines()
     spec = importlib.util.find_spec("edgekit.engines.launchers.llama_cpp_wheel")

@@ -21,7 +21,12 @@ from edgekit.core.tls import (
 )
 from edgekit.errors import ConfigError, NotInstalledError
 from edgekit.system.credentials import SUFFIX, seal_credential
-from edgekit.system.files import durable_write, read_bounded
+from edgekit.system.files import (
+    durable_write,
+    ensure_directory,
+    read_bounded,
+    translate_os_error,
+)
 from edgekit.system.site_config import load_site_config
 
 MAX_PEM_BYTES = 1 << 20
@@ -56,7 +61,10 @@ def ensure_tls(layout: HostLayout, site: SiteConfig, appliance: Appliance) -> No
     if site.server.tls_client_ca:
         _site_file(site, "tls_client_ca")
     now, names = _now(appliance), _names(site)
-    layout.tls.mkdir(parents=True, exist_ok=True, mode=0o755)
+    try:
+        ensure_directory(layout.tls)
+    except OSError as error:
+        raise translate_os_error(error, "making the folder of certificates") from error
     if not layout.tls_authority.exists():
         authority = make_authority(names[0], now)
         _write(layout, "ca", authority)
@@ -78,10 +86,11 @@ def seal_tls_key(layout: HostLayout) -> str:
     clear, sealed = layout.tls / "server.key", layout.tls / f"server.key{SUFFIX}"
     if clear.exists():
         secret = read_bounded(clear, MAX_PEM_BYTES, "the certificate's key")
-        if seal_credential("tls-key", secret, sealed):
-            clear.unlink()
-        else:
-            sealed.unlink(missing_ok=True)
+        kept = sealed if seal_credential("tls-key", secret, sealed) else clear
+        try:
+            (clear if kept is sealed else sealed).unlink(missing_ok=True)
+        except OSError as error:
+            raise translate_os_error(error, "removing the certificate's other key") from error
     return sealed.name if sealed.exists() else clear.name
 
 

@@ -172,6 +172,8 @@ def switch_link(link: Path, target: str) -> None:
         temporary.replace(link)
         fsync_directory(link.parent)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise translate_os_error(error, f"switching {link.name}") from error
 
 

@@ -26,7 +26,7 @@ from edgekit.core.tls import (
     make_certificate,
     read_certificate,
 )
-from edgekit.errors import ConfigError, EdgekitError, FormatError, NotInstalledError
+from edgekit.errors import ConfigError, EdgekitError, FormatError, HostError, NotInstalledError
 from edgekit.operations.tls import ensure_tls, show_tls
 from tests.gateway.conftest import make_appliance
 from tests.gateway.test_daemon import gateway, listener
@@ -172,6 +172,14 @@ def test_key_of_another_certificate_is_refused(tmp_path: Path, listener: socket.
 
 def site(**server: object) -> SiteConfig:
     return SiteConfig(server=replace(ServerConfig(), **server))
+
+
+def test_a_folder_that_cannot_be_made_is_said_as_such(tmp_path: Path) -> None:
+    layout = HostLayout(tmp_path)
+    layout.tls.parent.parent.mkdir(parents=True)
+    layout.tls.parent.write_text("in the way")
+    with pytest.raises(HostError, match="folder of certificates"):
+        ensure_tls(layout, site(), make_appliance(tmp_path, 1, engine_socket="x"))
 
 
 def test_authority_stays_and_the_certificate_follows_the_names(tmp_path: Path) -> None:

@@ -60,6 +60,16 @@ def host(rootfs: Path, tmp_path: Path) -> Iterator[SealedHost]:
     assert leftovers() == []
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _earlier() -> None:
+    """What runs that were killed have left on this machine is not these tests' own."""
+    EARLIER.clear()
+    EARLIER.update(leftovers())
+
+
+EARLIER: set[str] = set()
+
+
 def leftovers(still_open: SealedHost | None = None) -> list[str]:
     """Mounts, cgroups, processes and nspawn folders that a sealed host would leave behind."""
     mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if "sealed-" in line]
@@ -69,7 +79,8 @@ def leftovers(still_open: SealedHost | None = None) -> list[str]:
     nspawn = [str(path) for path in Path("/run/systemd/nspawn").glob("**/*")]
     listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
     processes = [line for line in listing.stdout.splitlines() if "--machine=sealed-" in line]
-    return mounts + groups + nspawn + processes
+    found = mounts + groups + nspawn + processes
+    return [name for name in found if name not in EARLIER]
 
 
 @pytest.fixture

@@ -260,6 +260,7 @@ def test_a_switch_never_replaces_a_folder(tmp_path: Path) -> None:
     with pytest.raises(EdgekitError):
         switch_link(tmp_path / "current", "generations/a")
     assert (tmp_path / "current").is_dir()
+    assert names(tmp_path) == ["current"]
 
 
 def test_a_file_is_linked_and_not_copied_where_that_is_possible(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -76,11 +77,25 @@ def leftovers(still_open: SealedHost | None = None) -> list[str]:
     if still_open is not None:
         mounts = [line for line in mounts if str(still_open.root) not in line]
     groups = [str(path) for path in Path("/sys/fs/cgroup").glob("**/sealed-*")]
-    nspawn = [str(path) for path in Path("/run/systemd/nspawn").glob("**/*")]
+    nspawn = [str(path) for path in Path("/run/systemd/nspawn").glob("**/*") if not is_free(path)]
     listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
     processes = [line for line in listing.stdout.splitlines() if "--machine=sealed-" in line]
     found = mounts + groups + nspawn + processes
     return [name for name in found if name not in EARLIER]
+
+
+def is_free(path: Path) -> bool:
+    """Whether this is a lock that nobody holds: nspawn, when it is killed, leaves its file."""
+    if path.parent.name != "locks":
+        return False
+    try:
+        with path.open("r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        pass  # it has just been removed
+    return True
 
 
 @pytest.fixture

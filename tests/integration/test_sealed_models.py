@@ -35,8 +35,8 @@ for model in {MODEL} {SECOND} {MODEL}; do
 done > /out/turns.txt
 kill -9 "$(systemctl show -p MainPID --value edgekit-gateway.service)"
 (ask {SECOND}; in_memory) > /out/after-kill.txt
-printf 'FROM {MODEL}\\nPARAMETER temperature 0\\nPARAMETER num_predict 2\\n' > /root/Modelfile
-$edgekit model create helper -f /root/Modelfile
+printf 'FROM {MODEL}\\nPARAMETER temperature 0\\nPARAMETER num_predict 2\\n' > /run/Modelfile
+$edgekit model create helper -f /run/Modelfile
 ask helper > /out/helper.txt
 $edgekit model list --json > /out/models.json
 $edgekit model rm helper

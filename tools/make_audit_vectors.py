@@ -35,6 +35,7 @@ from edgekit.core.strict_json import encode_canonical
 from edgekit.errors import EdgekitError
 from edgekit.exit_codes import ExitCode
 from edgekit.system.signing import create_signer, load_signer
+from tools.vector_files import differences
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "docs/spec/audit-vectors"
 LOG_ID: Final = "0a" * 16
@@ -386,13 +387,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def check(folder: Path) -> list[str]:
     """Paths of files that differ from what would be written, are missing or are left over."""
-    wanted = files(folder)
-    present = {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in [*folder.glob("*.txt"), *folder.glob("keys/*[yt]")]
-        if path.is_file()
-    }
-    return sorted(n for n in wanted | present if wanted.get(n) != present.get(n))
+    return differences(folder, files(folder), "*.txt", "keys/*[yt]")
 
 
 def main() -> int:

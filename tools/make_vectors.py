@@ -21,6 +21,7 @@ from securesystemslib.signer import Signature
 from edgekit.core import release, trust
 from edgekit.core.digest import Digest
 from edgekit.core.strict_json import encode_canonical
+from tools.vector_files import differences
 from tools.vector_workshop import Edit, Vector, Workshop, edited, lay_out, make_manifest
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "docs/spec/vectors"
@@ -456,14 +457,7 @@ def _sets(shop: Workshop) -> Iterator[Vector]:
 
 def check(folder: Path) -> list[str]:
     """Paths of files that differ from what would be written, are missing or are left over."""
-    wanted = files(folder)
-    present = {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in [*folder.glob("*.txt"), *folder.glob("keys/*.json")]
-    }
-    return sorted(
-        name for name in wanted | present if wanted.get(name) != present.get(name)
-    )
+    return differences(folder, files(folder), "*.txt", "keys/*.json")
 
 
 def main() -> int:

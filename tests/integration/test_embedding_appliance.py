@@ -20,6 +20,13 @@ from tests.support.ranking_model import BEST, write_ranking_model
 EMBEDDER = "demo-embed"
 RANKER = "demo-rank"
 SECOND = "demo-second"
+VARIANT = """\
+[[model.variant]]
+format = "gguf"
+quantization = "Q8_0"
+source = { folder = "../models/demo/gguf" }
+files = ["edgekit-demo-q8_0.gguf"]
+"""
 RECIPE = f"""\
 [[model]]
 name = "{EMBEDDER}"
@@ -28,12 +35,7 @@ license = "Apache-2.0"
 task = "embedding"
 pooling = "mean"
 
-[[model.variant]]
-format = "gguf"
-quantization = "Q8_0"
-source = {{ folder = "../models/demo/gguf" }}
-files = ["edgekit-demo-q8_0.gguf"]
-
+{VARIANT}
 [[model.canary]]
 prompt = "Which command builds a bundle?"
 answer = "the command that builds a bundle"
@@ -50,12 +52,7 @@ name = "{SECOND}"
 context = 512
 license = "Apache-2.0"
 
-[[model.variant]]
-format = "gguf"
-quantization = "Q8_0"
-source = {{ folder = "../models/demo/gguf" }}
-files = ["edgekit-demo-q8_0.gguf"]
-
+{VARIANT}
 [[model.canary]]
 prompt = "What is the capital of France?"
 answer = "Paris"

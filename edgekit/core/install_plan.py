@@ -17,6 +17,7 @@ from edgekit.core.appliance import (
     ServedModel,
     WeightsFile,
 )
+from edgekit.core.carried_model import ALONE, INFILL_KEYS, ShapeValue
 from edgekit.core.cpu_levels import FOLDER as LEVELS_FOLDER
 from edgekit.core.cpu_levels import HELPER, fitting_levels
 from edgekit.core.digest import Digest
@@ -30,7 +31,7 @@ from edgekit.core.planning.engine_report import need_terms
 from edgekit.core.planning.explain import selection_table
 from edgekit.core.planning.values import CPU, MIB, Selection
 from edgekit.core.preflight import Check, checks_table
-from edgekit.core.release import ALONE, INFILL_KEYS, CarriedImage, Entry, Manifest, ShapeValue
+from edgekit.core.release import CarriedImage, Entry, Manifest
 from edgekit.core.trust import ReleaseStatement
 from edgekit.core.units import escape_argument, render_unit
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 
+from edgekit.core.carried_model import AUTO, LOADS, POOLINGS
 from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN, RelPath
-from edgekit.core.release import AUTO, LOADS, POOLINGS
 from edgekit.core.toml_lines import find_line
 from edgekit.errors import EdgekitError, FormatError, RecipeError
 

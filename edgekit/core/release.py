@@ -7,8 +7,8 @@ core/trust.py; this module holds what it vouches for.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from edgekit.core.carried_model import CarriedModel, check_variants, model_table, parse_model
 from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack, engine_table, parse_engine, parse_pair
 from edgekit.core.fields import Fields
@@ -27,10 +27,6 @@ MAX_VOLUME_BYTES = 3900 << 20
 """FAT32 cannot hold a file of 4 GiB; 3,900 MiB leaves room for rounding by copy tools."""
 
 ROLES = ("runtime", "engine", "weights", "wheel", "image", "unit", "license", "document")
-CAPABILITIES = ("completion", "embedding", "insert", "rerank", "thinking", "tools", "vision")
-ALONE = ("embedding", "rerank")
-"""A model that can do one of these can do nothing else."""
-POOLINGS = ("mean", "cls", "last")
 VERSION_PATTERN = r"[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}(?:-[a-z0-9.]{1,30})?"
 
 
@@ -53,50 +49,6 @@ class Requirements:
     glibc: tuple[int, int]
     cpu_flags: tuple[str, ...]
     systemd: int
-
-
-ShapeValue = int | tuple[int, ...]
-MAX_SHAPE_ITEMS = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class CarriedVariant:
-    """One variant of a model's weights, with the facts that planning needs.
-
-    `shape` holds what the weights' own header says (layers, heads, widths, in elements; sizes in
-    bytes), numbers or one number per layer, read and checked on the connected side.
-    """
-
-    format: str
-    quantization: str
-    files: tuple[RelPath, ...]
-    bytes: int
-    shape: tuple[tuple[str, ShapeValue], ...]
-
-
-AUTO, ALWAYS, DEMAND = "auto", "always", "demand"
-LOADS = (AUTO, ALWAYS, DEMAND)
-"""When a model is in memory: always where all fit, always, or while somebody asks for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class CarriedModel:
-    """A model in the set; `context` is the wanted context in tokens per request.
-
-    `capabilities` are Ollama's words for what it can do, and `rerank`; see `ALONE`.
-    `pooling` is empty where the weights themselves say it.
-    """
-
-    name: str
-    context: int
-    license: str
-    family: str
-    parameter_count: int
-    variants: tuple[CarriedVariant, ...]
-    canaries: tuple[tuple[str, str], ...]
-    capabilities: tuple[str, ...] = ("completion",)
-    pooling: str = ""
-    load: str = AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +95,7 @@ class Manifest:
             if len(set(names)) != len(names):
                 raise FormatError(f"manifest lists a {kind} twice")
         for model in self.models:
-            _check_variants(model)
+            check_variants(model)
         carried = {image.name for image in self.images}
         for pack in self.engines:
             if pack.image and pack.image not in carried:
@@ -159,37 +111,6 @@ class Manifest:
     def total_bytes(self) -> int:
         """Bytes of all distinct blobs."""
         return sum({entry.digest: entry.size for entry in self.entries}.values())
-
-
-SHAPE_KEYS = frozenset(
-    (
-        "layers",
-        "width",
-        "ffn",
-        "heads",
-        "kv_heads",
-        "key_width",
-        "value_width",
-        "context",
-        "vocabulary",
-    )
-)
-"""What planning reads of a GGUF variant's shape."""
-INFILL_KEYS = ("infill_prefix", "infill_suffix", "infill_middle")
-"""What else the shape of every variant has where the model can `insert`."""
-
-
-def _check_variants(model: CarriedModel) -> None:
-    for variant in model.variants:
-        if not variant.files:
-            raise FormatError("a variant has no files", found=f"model {model.name}")
-        if variant.format == "gguf" and not set(dict(variant.shape)) >= SHAPE_KEYS:
-            raise FormatError("a GGUF variant lacks its shape", found=f"model {model.name}")
-        shape = dict(variant.shape)
-        if "insert" in model.capabilities and not all(
-            isinstance(shape.get(key), int) for key in INFILL_KEYS
-        ):
-            raise FormatError("a variant cannot insert", found=f"model {model.name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +216,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
                 for e in manifest.entries
             ],
             "engines": [engine_table(e) for e in manifest.engines],
-            "models": [_model_table(model) for model in manifest.models],
+            "models": [model_table(model) for model in manifest.models],
             "images": [
                 {
                     "name": i.name,
@@ -307,30 +228,6 @@ def encode_manifest(manifest: Manifest) -> bytes:
             ],
         }
     )
-
-
-def _model_table(model: CarriedModel) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "context": model.context,
-        "license": model.license,
-        "family": model.family,
-        "parameter_count": model.parameter_count,
-        "capabilities": list(model.capabilities),
-        "pooling": model.pooling,
-        **({"load": model.load} if model.load != AUTO else {}),
-        "canaries": [{"prompt": prompt, "answer": answer} for prompt, answer in model.canaries],
-        "variants": [
-            {
-                "format": v.format,
-                "quantization": v.quantization,
-                "bytes": v.bytes,
-                "files": [str(path) for path in v.files],
-                "shape": {k: n if isinstance(n, int) else list(n) for k, n in v.shape},
-            }
-            for v in model.variants
-        ],
-    }
 
 
 def parse_manifest(data: bytes) -> Manifest:
@@ -346,7 +243,7 @@ def parse_manifest(data: bytes) -> Manifest:
         requirements=_requirements(fields.table("requirements")),
         entries=tuple(_entry(f) for f in fields.items("entries", max_items=MAX_ENTRIES)),
         engines=tuple(parse_engine(f) for f in fields.items("engines", max_items=16)),
-        models=tuple(_model(f) for f in fields.items("models", max_items=64)),
+        models=tuple(parse_model(f) for f in fields.items("models", max_items=64)),
         images=tuple(_image(f) for f in fields.items("images", max_items=64)),
     )
     fields.finish()
@@ -374,63 +271,6 @@ def _entry(fields: Fields) -> Entry:
     )
     fields.finish()
     return entry
-
-
-def _model(fields: Fields) -> CarriedModel:
-    canaries = []
-    for item in fields.items("canaries", max_items=32):
-        prompt, answer = item.text("prompt", max_length=1000), item.text("answer", max_length=1000)
-        canaries.append((prompt, answer))
-        item.finish()
-    model = CarriedModel(
-        name=fields.text("name", pattern=NAME_PATTERN),
-        context=fields.integer("context", low=1, high=1 << 24),
-        license=fields.text("license", max_length=100),
-        family=fields.text("family", max_length=60),
-        parameter_count=fields.integer("parameter_count", low=0, high=1 << 50),
-        variants=tuple(_variant(f) for f in fields.items("variants", max_items=32)),
-        canaries=tuple(canaries),
-        capabilities=_capabilities(fields),
-        pooling=fields.text("pooling", choices=("", *POOLINGS)),
-        load=fields.text("load", choices=LOADS, default=AUTO),
-    )
-    fields.finish()
-    return model
-
-
-def _capabilities(fields: Fields) -> tuple[str, ...]:
-    known = "|".join(CAPABILITIES)
-    found = fields.texts("capabilities", max_items=len(CAPABILITIES), pattern=known)
-    if not found or len(set(found)) != len(found):
-        raise fields.fail("capabilities", "expected at least one, each once")
-    if set(ALONE) & set(found) and len(found) > 1:
-        raise fields.fail("capabilities", f"a model for {found[0]} can do nothing else")
-    return found
-
-
-def _variant(fields: Fields) -> CarriedVariant:
-    shape = fields.mapping("shape", max_items=64)
-    if not all(_is_shape_value(value) for value in shape.values()):
-        raise fields.fail("shape", f"expected integers to 2^50, or {MAX_SHAPE_ITEMS} of them")
-    variant = CarriedVariant(
-        format=fields.text("format", choices=("gguf", "safetensors")),
-        quantization=fields.text("quantization", pattern=r"[A-Za-z0-9_]{2,20}"),
-        files=tuple(map(RelPath, fields.texts("files", max_items=1000, max_length=1024))),
-        bytes=fields.integer("bytes", low=0, high=MAX_SET_BYTES),
-        shape=tuple(
-            (key, tuple(value) if isinstance(value, list) else value)
-            for key, value in sorted(shape.items())
-        ),
-    )
-    fields.finish()
-    return variant
-
-
-def _is_shape_value(value: object) -> bool:
-    numbers = value if isinstance(value, list) else [value]
-    return len(numbers) <= MAX_SHAPE_ITEMS and all(
-        type(number) is int and 0 <= number < 1 << 50 for number in numbers
-    )
 
 
 def _image(fields: Fields) -> CarriedImage:

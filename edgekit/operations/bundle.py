@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edgekit import __version__
 from edgekit.core import trust
+from edgekit.core.carried_model import CarriedModel, CarriedVariant
 from edgekit.core.derived import CARRIED_FOLDER
 from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack
@@ -40,8 +41,6 @@ from edgekit.core.release import (
     BLOCK_BYTES,
     MAX_VOLUME_BYTES,
     CarriedImage,
-    CarriedModel,
-    CarriedVariant,
     Entry,
     Manifest,
     Requirements,

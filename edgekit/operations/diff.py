@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edgekit.core.carried_model import CarriedVariant
 from edgekit.core.digest import Digest
-from edgekit.core.release import CarriedVariant, Manifest
+from edgekit.core.release import Manifest
 from edgekit.operations.verify import Trusting, host_trust
 from edgekit.system.bundle_set import VerifiedSet, open_set, verify_set
 from edgekit.system.trust_store import HostTrust

@@ -30,12 +30,13 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
 from edgekit import __version__
+from edgekit.core.carried_model import CarriedModel, CarriedVariant
 from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.lock import Lock, LockedImage, LockedWheel, encode_lock
 from edgekit.core.names import RelPath
 from edgekit.core.recipe import HubSource, ModelRecipe, Recipe, Variant
-from edgekit.core.release import CarriedModel, CarriedVariant, Manifest
+from edgekit.core.release import Manifest
 from edgekit.core.set_files import MAX_SBOM_BYTES
 from edgekit.core.strict_json import encode_canonical
 from edgekit.errors import FormatError

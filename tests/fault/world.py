@@ -25,9 +25,10 @@ from edgekit.cli.app import build_app
 from edgekit.cli.main import main
 from edgekit.core import trust
 from edgekit.core.appliance import Appliance
+from edgekit.core.carried_model import CarriedModel, CarriedVariant
 from edgekit.core.digest import Digest
 from edgekit.core.names import RelPath
-from edgekit.core.release import CarriedModel, CarriedVariant, EnginePack
+from edgekit.core.release import EnginePack
 from edgekit.errors import EngineError
 from edgekit.operations import install as install_module
 from edgekit.operations import surroundings

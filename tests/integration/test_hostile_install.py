@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.core.carried_model import CarriedModel, CarriedVariant, ShapeValue
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.names import RelPath
-from edgekit.core.release import CarriedModel, CarriedVariant, ShapeValue
 from edgekit.core.trust import fingerprint
 from edgekit.errors import EdgekitError
 from edgekit.exit_codes import ExitCode

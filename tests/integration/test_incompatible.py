@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from edgekit.core import trust
+from edgekit.core.carried_model import CarriedModel, CarriedVariant
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.names import RelPath
-from edgekit.core.release import CarriedModel, CarriedVariant, Requirements
+from edgekit.core.release import Requirements
 from tests.support.appliance import tree_state
 from tests.support.sets import SetBuilder
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
+from edgekit.core.carried_model import CarriedModel, CarriedVariant, ShapeValue
 from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.names import RelPath
 from edgekit.core.planning.values import Candidate
-from edgekit.core.release import (
-    CarriedModel,
-    CarriedVariant,
-    Entry,
-    Manifest,
-    Requirements,
-    ShapeValue,
-)
+from edgekit.core.release import Entry, Manifest, Requirements
 
 GIB = 1 << 30
 AVX2 = ("avx2", "f16c", "fma")

@@ -14,13 +14,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.core.carried_model import CarriedVariant
 from edgekit.core.launch import serving_arguments
 from edgekit.core.names import RelPath
 from edgekit.core.planning.engine_report import Buffer, parse_buffers
 from edgekit.core.planning.llama_memory import llama_need
 from edgekit.core.planning.llama_shape import LlamaShape
 from edgekit.core.planning.values import MemoryNeed, Serving
-from edgekit.core.release import CarriedVariant
 from edgekit.engines.launchers import __file__ as launchers
 from edgekit.system.weights import check_weights
 from tests.support.model_shapes import ModelShape, write_model

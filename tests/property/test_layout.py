@@ -7,6 +7,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit.core.carried_model import SHAPE_KEYS, CarriedModel, CarriedVariant
 from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.layout import content_key, plan_layout, volume_pieces
@@ -25,10 +26,7 @@ from edgekit.core.names import RelPath
 from edgekit.core.release import (
     BLOCK_BYTES,
     ROLES,
-    SHAPE_KEYS,
     CarriedImage,
-    CarriedModel,
-    CarriedVariant,
     Entry,
     Extent,
     Manifest,

@@ -13,18 +13,13 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PrivateKey
 from securesystemslib.signer import CryptoSigner
 
 from edgekit.core import trust
+from edgekit.core.carried_model import CarriedModel
 from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.events import Event
 from edgekit.core.names import RelPath
 from edgekit.core.provenance import Build, Input
-from edgekit.core.release import (
-    BLOCK_BYTES,
-    CarriedModel,
-    Entry,
-    Manifest,
-    Requirements,
-)
+from edgekit.core.release import BLOCK_BYTES, Entry, Manifest, Requirements
 from edgekit.system.bundle_set import VerifiedSet, open_set, verify_set
 from edgekit.system.set_writer import SetDraft, write_set
 from edgekit.system.signing import PairSigner, sign_payload

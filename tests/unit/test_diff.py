@@ -9,19 +9,12 @@ from pathlib import Path
 import pytest
 
 from edgekit.cli.main import main
+from edgekit.core.carried_model import SHAPE_KEYS, CarriedModel, CarriedVariant
 from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.names import RelPath
-from edgekit.core.release import (
-    SHAPE_KEYS,
-    CarriedImage,
-    CarriedModel,
-    CarriedVariant,
-    Entry,
-    Manifest,
-    Requirements,
-)
+from edgekit.core.release import CarriedImage, Entry, Manifest, Requirements
 from edgekit.core.trust import Floor
 from edgekit.errors import DigestError, SignatureError
 from edgekit.operations.diff import SetDiff, diff_sets

@@ -13,10 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgekit.core import gguf
+from edgekit.core.carried_model import SHAPE_KEYS
 from edgekit.core.gguf import GgufHeader, Tensor, read_gguf_header
 from edgekit.core.gguf_shape import gguf_shape
 from edgekit.core.names import RelPath
-from edgekit.core.release import SHAPE_KEYS
 from edgekit.errors import WeightsError
 from edgekit.exit_codes import ExitCode
 from edgekit.system.weights import check_weights

@@ -10,22 +10,13 @@ from typing import Any
 import pytest
 
 from edgekit.core.appliance import encode_appliance, parse_appliance
+from edgekit.core.carried_model import INFILL_KEYS, SHAPE_KEYS, CarriedModel, CarriedVariant
 from edgekit.core.digest import Digest
 from edgekit.core.gguf import GgufHeader, read_gguf_header
 from edgekit.core.gguf_shape import gguf_shape
 from edgekit.core.infill import KEYS, SPELLINGS, InfillTokens, find_infill_tokens
 from edgekit.core.names import RelPath
-from edgekit.core.release import (
-    INFILL_KEYS,
-    SHAPE_KEYS,
-    CarriedModel,
-    CarriedVariant,
-    Entry,
-    Manifest,
-    Requirements,
-    encode_manifest,
-    parse_manifest,
-)
+from edgekit.core.release import Entry, Manifest, Requirements, encode_manifest, parse_manifest
 from edgekit.errors import FormatError
 from tests.gateway.conftest import make_appliance
 from tests.support.gguf import TEXT, U32, GgufBuilder, array, default_keys, text, value

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import pytest
 
+from edgekit.core.carried_model import CarriedModel, CarriedVariant
 from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.facts import (
@@ -32,14 +33,7 @@ from edgekit.core.planning.llama_shape import LlamaShape
 from edgekit.core.planning.rungs import MAX_SLOTS
 from edgekit.core.planning.select import check_compatible, select_all
 from edgekit.core.planning.values import CPU, MIB, MemoryNeed, Selection, Wishes
-from edgekit.core.release import (
-    CarriedImage,
-    CarriedModel,
-    CarriedVariant,
-    Entry,
-    Manifest,
-    Requirements,
-)
+from edgekit.core.release import CarriedImage, Entry, Manifest, Requirements
 from edgekit.core.trust import ReleaseStatement
 from edgekit.errors import FormatError, IncompatibleHostError, InsufficientError
 from edgekit.exit_codes import ExitCode

@@ -16,6 +16,7 @@ import fastjsonschema
 import pytest
 
 from edgekit.core import set_files
+from edgekit.core.carried_model import CarriedModel, CarriedVariant
 from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.lock import (
@@ -33,8 +34,6 @@ from edgekit.core.recipe import Recipe, parse_recipe
 from edgekit.core.release import (
     BLOCK_BYTES,
     MAX_VOLUME_BYTES,
-    CarriedModel,
-    CarriedVariant,
     Entry,
     Extent,
     Manifest,

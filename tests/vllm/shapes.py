@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgekit.core.carried_model import CarriedVariant
 from edgekit.core.config_shape import config_shape
 from edgekit.core.planning.vllm_memory import CPU_BLOCK_TOKENS, VllmShape, block_count, cache_need
-from edgekit.core.release import CarriedVariant
 
 _LLAMA = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 1024,

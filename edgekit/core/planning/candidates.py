@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edgekit.core.carried_model import ALONE, CarriedModel, CarriedVariant
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.facts import HostReport
 from edgekit.core.planning.devices import (
@@ -36,7 +37,6 @@ from edgekit.core.planning.weigh import (
     weigh_on_host,
 )
 from edgekit.core.planning.weigh_vllm import weigh_on_processor, weigh_ranks
-from edgekit.core.release import ALONE, CarriedModel, CarriedVariant
 
 _FP8_CACHE_CAPABILITY = 89
 

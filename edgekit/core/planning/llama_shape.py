@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from edgekit.core.release import CarriedVariant
+from edgekit.core.carried_model import CarriedVariant
 
 CELL_STEP = 256
 _REPEATS = 2

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from edgekit.core.carried_model import ALWAYS, AUTO, DEMAND, CarriedModel
 from edgekit.core.facts import HostReport
 from edgekit.core.planning.candidates import Question, Way, ways
 from edgekit.core.planning.devices import HEADROOM_PERCENT
 from edgekit.core.planning.values import MIB, Candidate, Selection, Wishes
 from edgekit.core.planning.weigh import Room
-from edgekit.core.release import ALWAYS, AUTO, DEMAND, CarriedModel, Manifest
+from edgekit.core.release import Manifest
 from edgekit.errors import IncompatibleHostError, InsufficientError
 
 NO_WISHES = Wishes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from edgekit.core.carried_model import CarriedModel
 from edgekit.core.cpu_levels import fitting_levels, level_of
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.facts import HostReport
@@ -11,7 +12,7 @@ from edgekit.core.names import RelPath
 from edgekit.core.planning.devices import pack_problem, usable_devices
 from edgekit.core.planning.select import select_all
 from edgekit.core.planning.values import Selection
-from edgekit.core.release import CarriedModel, Manifest
+from edgekit.core.release import Manifest
 
 
 def trim(manifest: Manifest, report: HostReport) -> Manifest:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from edgekit.core.carried_model import CarriedModel, CarriedVariant
 from edgekit.core.engine_pack import EnginePack
-from edgekit.core.release import CarriedModel, CarriedVariant
 
 MIB = 1 << 20
 GIB = 1 << 30

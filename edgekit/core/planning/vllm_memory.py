@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgekit.core.carried_model import CarriedVariant
 from edgekit.core.planning.values import GIB, MIB, MemoryNeed, MemoryTerm
-from edgekit.core.release import CarriedVariant
 
 BLOCK_TOKENS = 16
 CPU_BLOCK_TOKENS = 128

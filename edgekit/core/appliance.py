@@ -26,6 +26,17 @@ HOST_MEMORY = "host"
 
 
 @dataclass(frozen=True, slots=True)
+class ServedAdapter:
+    """An adapter that a model's engine has loaded: of the digest and size, in bytes, of its files.
+    """
+
+    name: str
+    digest: str
+    size: int
+    license: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServedModel:
     """A model as the API shows it: size in bytes, context in tokens per request, Unix time.
 
@@ -45,6 +56,8 @@ class ServedModel:
     created: int
     capabilities: tuple[str, ...] = ("completion",)
     infill: InfillTokens | None = None
+    adapters: tuple[ServedAdapter, ...] = ()
+    """All that its engine has, in the order in which the engine numbers them."""
     defaults: Modelfile | None = None
     """Of a model that a Modelfile made, what it adds. It stands in no file of settings."""
 
@@ -68,12 +81,13 @@ class CanaryCheck:
 
     Of an embedding model: two texts whose vectors must be nearer to each other than the prompt's is
     to the answer of any other check. Of one that ranks: a query, and the document that must come
-    before the answers of all other checks.
+    before the answers of all other checks. `adapter` is the number of the one to ask with.
     """
 
     model: str
     prompt: str
     answer: str
+    adapter: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +176,9 @@ def encode_appliance(appliance: Appliance) -> bytes:
         engine["environment"] = dict(engine["environment"])
         engine["planned"] = dict(engine["planned"])
         engine["claims"] = dict(engine["claims"])
+        for canary in engine["canaries"]:
+            if canary["adapter"] is None:
+                del canary["adapter"]
     return json.dumps(table, indent=1, sort_keys=True).encode() + b"\n"
 
 
@@ -198,9 +215,21 @@ def _served_model(fields: Fields) -> ServedModel:
         created=fields.integer("created", low=0, high=1 << 40),
         capabilities=fields.texts("capabilities", max_items=16),
         infill=_infill(fields.table("infill", {})),
+        adapters=tuple(_adapter(f) for f in fields.items("adapters", max_items=64, default=[])),
     )
     fields.finish()
     return model
+
+
+def _adapter(fields: Fields) -> ServedAdapter:
+    adapter = ServedAdapter(
+        name=fields.text("name", pattern=NAME_PATTERN),
+        digest=str(Digest.parse(fields.text("digest"))),
+        size=fields.integer("size", low=0, high=1 << 50),
+        license=fields.text("license"),
+    )
+    fields.finish()
+    return adapter
 
 
 def _infill(fields: Fields) -> InfillTokens | None:
@@ -224,7 +253,7 @@ def _engine(fields: Fields) -> EngineSettings:
         context=fields.integer("context", low=1, high=1 << 26),
         start_timeout_s=fields.integer("start_timeout_s", low=1, high=86400),
         weights=tuple(_weights(f) for f in fields.items("weights", max_items=1000)),
-        canaries=tuple(_canary(f) for f in fields.items("canaries", max_items=64)),
+        canaries=tuple(_canary(f) for f in fields.items("canaries", max_items=1024)),
         task=fields.text("task", choices=TASKS),
         planned=_sizes(fields.table("planned", {})),
         placement=fields.text("placement", choices=("gpu", "mixed", "cpu"), default="cpu"),
@@ -254,11 +283,16 @@ def _weights(fields: Fields) -> WeightsFile:
     return weights
 
 
+def _number(fields: Fields, key: str) -> int | None:
+    return fields.integer(key, low=0, high=63) if key in fields.keys() else None  # noqa: SIM118 - not a dict
+
+
 def _canary(fields: Fields) -> CanaryCheck:
     canary = CanaryCheck(
         model=fields.text("model"),
         prompt=fields.text("prompt", max_length=1000),
         answer=fields.text("answer", max_length=1000),
+        adapter=_number(fields, "adapter"),
     )
     fields.finish()
     return canary

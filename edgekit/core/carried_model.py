@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.core.adapter import (
+    MAX_ADAPTERS,
+    CarriedAdapter,
+    adapter_table,
+    check_adapters,
+    parse_adapter,
+    parse_canaries,
+)
 from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN, RelPath
 from edgekit.errors import FormatError
@@ -56,6 +64,17 @@ class CarriedModel:
     capabilities: tuple[str, ...] = ("completion",)
     pooling: str = ""
     load: str = AUTO
+    adapters: tuple[CarriedAdapter, ...] = ()
+
+    @property
+    def files(self) -> tuple[RelPath, ...]:
+        """Every file of weights: all variants' and all adapters'."""
+        files = [path for variant in self.variants for path in variant.files]
+        return (*files, *(path for adapter in self.adapters for path in adapter.files))
+
+    def fitting(self, variant: CarriedVariant) -> tuple[CarriedAdapter, ...]:
+        """The adapters that go with a variant, in the order in which its engine has them."""
+        return tuple(adapter for adapter in self.adapters if adapter.format == variant.format)
 
 
 SHAPE_KEYS = frozenset(
@@ -78,6 +97,7 @@ INFILL_KEYS = ("infill_prefix", "infill_suffix", "infill_middle")
 
 def check_variants(model: CarriedModel) -> None:
     """Refuse a model whose variants do not say what planning reads. Raises FormatError."""
+    check_adapters(model.name, model.adapters)
     for variant in model.variants:
         if not variant.files:
             raise FormatError("a variant has no files", found=f"model {model.name}")
@@ -112,16 +132,12 @@ def model_table(model: CarriedModel) -> dict[str, Any]:
             }
             for v in model.variants
         ],
+        **({"adapters": [adapter_table(a) for a in model.adapters]} if model.adapters else {}),
     }
 
 
 def parse_model(fields: Fields) -> CarriedModel:
     """One model of a manifest. Raises FormatError."""
-    canaries = []
-    for item in fields.items("canaries", max_items=32):
-        prompt, answer = item.text("prompt", max_length=1000), item.text("answer", max_length=1000)
-        canaries.append((prompt, answer))
-        item.finish()
     model = CarriedModel(
         name=fields.text("name", pattern=NAME_PATTERN),
         context=fields.integer("context", low=1, high=1 << 24),
@@ -129,10 +145,13 @@ def parse_model(fields: Fields) -> CarriedModel:
         family=fields.text("family", max_length=60),
         parameter_count=fields.integer("parameter_count", low=0, high=1 << 50),
         variants=tuple(_variant(f) for f in fields.items("variants", max_items=32)),
-        canaries=tuple(canaries),
+        canaries=parse_canaries(fields),
         capabilities=_capabilities(fields),
         pooling=fields.text("pooling", choices=("", *POOLINGS)),
         load=fields.text("load", choices=LOADS, default=AUTO),
+        adapters=tuple(
+            parse_adapter(f) for f in fields.items("adapters", max_items=MAX_ADAPTERS, default=[])
+        ),
     )
     fields.finish()
     return model

@@ -1,7 +1,8 @@
 """Models made on this host from those that came with it, by a Modelfile each. Pure.
 
 A derived model has no weights and no engine of its own: the gateway adds its words and settings to
-what its base is asked. They are kept as the texts they were made from (`edgekit.derived/1`).
+what its base is asked, and says which of its base's adapters to use. They are kept as the texts
+they were made from (`edgekit.derived/1`).
 """
 
 from __future__ import annotations
@@ -80,12 +81,20 @@ def derive(appliance: Appliance, model: DerivedModel) -> ServedModel:
         )
     if model.name in own:
         raise FormatError("the release has a model of this name", found=model.name)
+    adapters = {adapter.name: adapter for adapter in base.adapters}
+    if unknown := [name for name in made.adapters if name not in adapters]:
+        raise FormatError(
+            "no such adapter came with the model that it is made from", where=model.name,
+            found=unknown[0], needed=", ".join(adapters) or f"an adapter for {base.name} in a set",
+        )
+    used = [adapters[name] for name in made.adapters]
     return replace(
         base,
         name=model.name,
         digest=str(model.digest),
         created=model.created,
-        license="\n".join((base.license, *made.licenses)),
+        size=base.size + sum(adapter.size for adapter in used),
+        license="\n".join((base.license, *(one.license for one in used), *made.licenses)),
         defaults=made,
     )
 

@@ -14,6 +14,7 @@ from edgekit.core.appliance import (
     Appliance,
     CanaryCheck,
     EngineSettings,
+    ServedAdapter,
     ServedModel,
     WeightsFile,
 )
@@ -183,7 +184,7 @@ def plan_environments(
 
 
 def _chosen_weights(manifest: Manifest, selections: tuple[Selection, ...]) -> list[Entry]:
-    return [manifest.entry(path) for chosen in selections for path in chosen.variant.files]
+    return [manifest.entry(path) for chosen in selections for path in chosen.files]
 
 
 def _image_entries(manifest: Manifest) -> list[Entry]:
@@ -256,6 +257,15 @@ def _served_model(manifest: Manifest, selection: Selection) -> ServedModel:
         created=manifest.created,
         capabilities=model.capabilities,
         infill=_infill(dict(variant.shape)) if "insert" in model.capabilities else None,
+        adapters=tuple(
+            ServedAdapter(
+                adapter.name,
+                str(manifest.entry(adapter.files[0]).digest),
+                sum(manifest.entry(path).size for path in adapter.files),
+                adapter.license,
+            )
+            for adapter in model.fitting(variant)
+        ),
     )
 
 
@@ -281,7 +291,8 @@ def engine_settings(
 ) -> EngineSettings:
     """How one selected model is served from a generation's folder; `cpu_flags` are the kernel's."""
     model, chosen, pack = selection.model, selection.chosen, selection.pack
-    entries = [manifest.entry(path) for path in selection.variant.files]
+    adapters = model.fitting(selection.variant)
+    entries = [manifest.entry(path) for path in selection.files]
     socket = layout.engine_socket(model.name)
     folder = layout.generation(generation)
     program = folder / str(pack.program)
@@ -293,8 +304,11 @@ def engine_settings(
             program=str(program),
             model=model.name,
             weights=tuple(
-                (path.parts[-1], str(layout.blob(entry.digest)))
-                for path, entry in zip(selection.variant.files, entries, strict=True)
+                (path.parts[-1], str(layout.blob(manifest.entry(path).digest)))
+                for path in selection.variant.files
+            ),
+            adapters=tuple(
+                str(layout.blob(manifest.entry(adapter.files[0]).digest)) for adapter in adapters
             ),
             socket=str(socket),
             serving=chosen.serving,
@@ -317,6 +331,11 @@ def engine_settings(
         ),
         canaries=tuple(
             CanaryCheck(model.name, prompt, answer) for prompt, answer in model.canaries
+        )
+        + tuple(
+            CanaryCheck(model.name, prompt, answer, adapter=number)
+            for number, adapter in enumerate(adapters)
+            for prompt, answer in adapter.canaries
         ),
         task=task,
         planned=tuple(sorted(need_terms(chosen.need).items())) if chosen.need else (),

@@ -33,6 +33,8 @@ class Start:
     """What is started: the program, the model's name, where its files lie, and how it is served.
 
     `weights` are (file name, place) in the manifest's order, the first one is the one to open.
+    `adapters` are the places of LoRA adapters, in the order in which requests number them: all are
+    loaded, none has an effect until a request asks for it.
     `pooling` is empty for a model that makes text. `image` is the pinned reference of an engine
     from an image, whose own entry point is the program.
     """
@@ -44,6 +46,7 @@ class Start:
     serving: Serving
     pooling: str = ""
     image: str = ""
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ def _llama_wheel(start: Start) -> Launch:
             start.socket,
             *serving_arguments(start.serving),
             *(("--embedding", start.pooling) if start.pooling else ()),
+            *(text for place in start.adapters for text in ("--adapter", place)),
         )
     )
 
@@ -137,6 +141,7 @@ def llama_server_arguments(start: Start) -> tuple[str, ...]:
         "off",
         "--verbosity",
         str(LOG_LEVEL),
+        *(text for place in start.adapters for text in ("--lora-scaled", f"{place}:0")),
         *(("--embedding",) if start.pooling else ()),
         *(("--pooling", start.pooling) if start.pooling not in ("", OWN_POOLING) else ()),
     )
@@ -148,7 +153,7 @@ def missing_options(help_text: str) -> list[str]:
     serving = Serving(
         2, 1, 1, 1, "f16", gpu_layers=1, host_experts=1, tensor_split=(1, 1), devices=(share,)
     )
-    most = Start("", "", (("", ""),), "", serving, pooling="mean")
+    most = Start("", "", (("", ""),), "", serving, pooling="mean", adapters=("",))
     known = set(re.findall(r"--[a-z][a-z0-9-]*", help_text))
     used = {word for word in llama_server_arguments(most) if word.startswith("--")}
     return sorted(used - known)
@@ -174,6 +179,7 @@ def contained(
     that the unit's limits count and nothing outlives it. Its output is the supervisor's.
     """
     folder = start.socket.rpartition("/")[0]
+    places = (*(place for _, place in start.weights), *start.adapters)
     devices = tuple(f"--device=nvidia.com/gpu={share.identity}" for share in start.serving.devices)
     return Launch(
         (
@@ -196,7 +202,7 @@ def contained(
             "--umask=0007",
             *(f"--env={name}={value}" for name, value in environment),
             *devices,
-            *(f"--volume={place}:{place}:ro" for _, place in start.weights),
+            *(f"--volume={place}:{place}:ro" for place in places),
             f"--volume={folder}:{folder}",
             start.image,
             *arguments,

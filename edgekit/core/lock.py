@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.core.adapter import FORMATS as ADAPTER_FORMATS
 from edgekit.core.digest import Digest
 from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN, RelPath
@@ -20,6 +21,7 @@ SCHEMA = "edgekit.lock/1"
 MAX_LOCK_BYTES = 16 << 20
 MAX_FILE_BYTES = 1 << 50
 WHEEL_PATTERN = r"[A-Za-z0-9_.+!-]{1,200}\.(?:whl|tar\.gz)"
+COMMIT_PATTERN = r"(?:[0-9a-f]{40})?"
 REFERENCE_PATTERN = r"[a-zA-Z0-9][\w.:/@-]{2,300}"
 
 
@@ -38,6 +40,17 @@ class LockedVariant:
 
     model: str
     index: int
+    commit: str | None
+    files: tuple[LockedFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LockedAdapter:
+    """An adapter's files, by its model, name and format; `commit` as of a variant."""
+
+    model: str
+    name: str
+    format: str
     commit: str | None
     files: tuple[LockedFile, ...]
 
@@ -91,6 +104,7 @@ class Lock:
     variants: tuple[LockedVariant, ...]
     wheelhouses: tuple[LockedWheelhouse, ...]
     images: tuple[LockedImage, ...]
+    adapters: tuple[LockedAdapter, ...] = ()
 
     def variant(self, model: str, index: int) -> LockedVariant:
         """The locked files of one variant. Raises LockError."""
@@ -98,6 +112,13 @@ class Lock:
             if (item.model, item.index) == (model, index):
                 return item
         raise _stale(f"variant {index} of model {model}")
+
+    def adapter(self, model: str, name: str, format_: str) -> LockedAdapter:
+        """The locked files of one adapter. Raises LockError."""
+        for item in self.adapters:
+            if (item.model, item.name, item.format) == (model, name, format_):
+                return item
+        raise _stale(f"adapter {name} of model {model}")
 
     def wheelhouse(self, owner: str) -> LockedWheelhouse:
         """The wheels of one owner (`wheels:<name>` or `engine:<kind>:<provider>`)."""
@@ -128,12 +149,11 @@ def encode_lock(lock: Lock) -> bytes:
                 "model": v.model,
                 "index": v.index,
                 "commit": v.commit or "",
-                "files": [
-                    {"path": str(f.path), "size": f.size, "sha256": f.sha256.value} for f in v.files
-                ],
+                "files": _files_table(v.files),
             }
             for v in lock.variants
         ],
+        **({"adapters": [_adapter_table(a) for a in lock.adapters]} if lock.adapters else {}),
         "wheelhouses": [
             {
                 "owner": h.owner,
@@ -163,6 +183,20 @@ def encode_lock(lock: Lock) -> bytes:
     return json.dumps(table, indent=1, sort_keys=True).encode() + b"\n"
 
 
+def _files_table(files: tuple[LockedFile, ...]) -> list[dict[str, Any]]:
+    return [{"path": str(f.path), "size": f.size, "sha256": f.sha256.value} for f in files]
+
+
+def _adapter_table(adapter: LockedAdapter) -> dict[str, Any]:
+    return {
+        "model": adapter.model,
+        "name": adapter.name,
+        "format": adapter.format,
+        "commit": adapter.commit or "",
+        "files": _files_table(adapter.files),
+    }
+
+
 def _blob_table(blob: LockedBlob) -> dict[str, Any]:
     return {"media_type": blob.media_type, "size": blob.size, "digest": str(blob.digest)}
 
@@ -190,13 +224,14 @@ def _lock(fields: Fields) -> Lock:
         variants=tuple(_variant(f) for f in fields.items("variants", max_items=2048)),
         wheelhouses=tuple(_wheelhouse(f) for f in fields.items("wheelhouses", max_items=32)),
         images=tuple(_image(f) for f in fields.items("images", max_items=64)),
+        adapters=tuple(_adapter(f) for f in fields.items("adapters", max_items=1024, default=[])),
     )
     fields.finish()
     return lock
 
 
 def _variant(fields: Fields) -> LockedVariant:
-    commit = fields.text("commit", pattern=r"(?:[0-9a-f]{40})?")
+    commit = fields.text("commit", pattern=COMMIT_PATTERN)
     variant = LockedVariant(
         model=fields.text("model", pattern=NAME_PATTERN),
         index=fields.integer("index", low=0, high=31),
@@ -205,6 +240,19 @@ def _variant(fields: Fields) -> LockedVariant:
     )
     fields.finish()
     return variant
+
+
+def _adapter(fields: Fields) -> LockedAdapter:
+    commit = fields.text("commit", pattern=COMMIT_PATTERN)
+    adapter = LockedAdapter(
+        model=fields.text("model", pattern=NAME_PATTERN),
+        name=fields.text("name", pattern=NAME_PATTERN),
+        format=fields.text("format", choices=ADAPTER_FORMATS),
+        commit=commit or None,
+        files=tuple(_file(f) for f in fields.items("files", max_items=16)),
+    )
+    fields.finish()
+    return adapter
 
 
 def _file(fields: Fields) -> LockedFile:

@@ -1,6 +1,7 @@
 """Ollama's Modelfile: a model of this host with words and settings of its own. Pure.
 
     FROM edgekit-demo
+    ADAPTER sailor
     SYSTEM You answer in one sentence.
     PARAMETER temperature 0
     MESSAGE user Who are you?
@@ -36,13 +37,15 @@ _TAG = ":latest"
 
 @dataclass(frozen=True, slots=True)
 class Modelfile:
-    """What a Modelfile says. `base` is the model it is made from; `ignored` had no effect."""
+    """What a Modelfile says. `base` is the model it is made from, `adapters` came with that one;
+    `ignored` had no effect."""
 
     base: str = ""
     system: str = ""
     parameters: tuple[tuple[str, Value | tuple[str, ...]], ...] = ()
     messages: tuple[tuple[str, str], ...] = ()
     licenses: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
 
 
@@ -151,11 +154,16 @@ def _template(_made: Modelfile, _argument: str) -> Modelfile:
     )
 
 
-def _adapter(_made: Modelfile, argument: str) -> Modelfile:
-    raise FormatError(
-        "no such adapter came in a verified set", found=argument[:80],
-        needed="weights and adapters of the set alone",
-    )
+def _adapter(made: Modelfile, argument: str) -> Modelfile:
+    if not re.fullmatch(NAME_PATTERN, argument):
+        raise FormatError(
+            "ADAPTER names no adapter of this host", found=argument[:80],
+            needed="the name of an adapter that came in a verified set",
+            hint="edgekit model show MODEL",
+        )
+    if argument in made.adapters:
+        raise FormatError("an adapter is named twice", found=argument)
+    return replace(made, adapters=(*made.adapters, argument))
 
 
 _TAKERS = {
@@ -182,7 +190,7 @@ def _text(argument: str) -> str:
 
 def render_modelfile(made: Modelfile) -> str:
     """The text that parses to the same."""
-    lines = [f"FROM {made.base}"]
+    lines = [f"FROM {made.base}", *(f"ADAPTER {name}" for name in made.adapters)]
     if made.system:
         lines.append(f"SYSTEM {_quoted(made.system)}")
     lines += [f"PARAMETER {line}" for line in parameter_lines(made)]

@@ -116,6 +116,11 @@ def locked_inputs(recipe: Recipe, lock: Lock) -> tuple[Input, ...]:
         for file in v.files
     ]
     inputs += [
+        Input(f"models/{a.model}/adapters/{a.name}/{a.format}/{file.path}", file.sha256)
+        for a in lock.adapters
+        for file in a.files
+    ]
+    inputs += [
         Input(f"{house.owner}/{wheel.filename}", wheel.sha256, wheel_url(wheel))
         for house in lock.wheelhouses
         for wheel in house.wheels

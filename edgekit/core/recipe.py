@@ -9,6 +9,8 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 
+from edgekit.core.adapter import FORMATS as ADAPTER_FORMATS
+from edgekit.core.adapter import MAX_ADAPTERS
 from edgekit.core.carried_model import AUTO, LOADS, POOLINGS
 from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN, RelPath
@@ -67,6 +69,21 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterRecipe:
+    """A LoRA adapter for a model, for engines that read its format; `base_model` and `terms` as of
+    a model."""
+
+    name: str
+    format: str
+    license: str
+    source: FolderSource | HubSource
+    files: tuple[RelPath, ...]
+    canaries: tuple[Canary, ...] = ()
+    base_model: str = ""
+    terms: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRecipe:
     """A model (AI weights) with its variants; `context` is what is wanted, in tokens per slot.
 
@@ -86,6 +103,7 @@ class ModelRecipe:
     task: str = "chat"
     pooling: str = ""
     load: str = AUTO
+    adapters: tuple[AdapterRecipe, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,10 +260,18 @@ def _model(fields: Fields) -> ModelRecipe:
         task=fields.text("task", choices=TASKS, default="chat"),
         pooling=fields.text("pooling", choices=("", *POOLINGS), default=""),
         load=fields.text("load", choices=LOADS, default=AUTO),
+        adapters=tuple(
+            _adapter(item) for item in fields.items("adapter", max_items=MAX_ADAPTERS, default=[])
+        ),
     )
     fields.finish()
     if model.pooling and model.task != "embedding":
         raise fields.fail("pooling", "only a model with the task embedding pools")
+    if model.adapters and model.task != "chat":
+        raise fields.fail("adapter", "only a model with the task chat has adapters")
+    names = [(adapter.name, adapter.format) for adapter in model.adapters]
+    if len(set(names)) != len(names):
+        raise fields.fail("adapter", "two adapters have the same name and format")
     if not model.variants:
         raise fields.fail("variant", "a model needs at least one variant")
     return model
@@ -262,6 +288,23 @@ def _variant(fields: Fields) -> Variant:
     if not variant.files:
         raise fields.fail("files", "name at least one file; unlisted files are never carried")
     return variant
+
+
+def _adapter(fields: Fields) -> AdapterRecipe:
+    adapter = AdapterRecipe(
+        name=fields.text("name", pattern=NAME_PATTERN),
+        format=fields.text("format", choices=ADAPTER_FORMATS, default="gguf"),
+        license=fields.text("license", max_length=100),
+        source=_source(fields.table("source")),
+        files=_paths(fields, "files"),
+        canaries=tuple(_canary(item) for item in fields.items("canary", max_items=32, default=[])),
+        base_model=fields.text("base_model", max_length=200, default=""),
+        terms=fields.text("terms", max_length=1024, default=""),
+    )
+    fields.finish()
+    if not adapter.files:
+        raise fields.fail("files", "name at least one file; unlisted files are never carried")
+    return adapter
 
 
 def _paths(fields: Fields, key: str) -> tuple[RelPath, ...]:

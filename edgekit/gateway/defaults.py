@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from edgekit.core.adapter import asked_with
 from edgekit.core.modelfile import Modelfile
 from edgekit.gateway.job import CHAT_TARGET, COUNT_TARGET, TEXT_TARGET, Job
 
@@ -25,6 +26,9 @@ def with_defaults(job: Job) -> Job:
         body["messages"] = _messages(made, body["messages"])
     if job.target in (CHAT_TARGET, TEXT_TARGET):
         body |= _parameters(made, body, job.model.context)
+        if made.adapters:
+            numbers = [adapter.name for adapter in job.model.adapters]
+            body["lora"] = asked_with(map(numbers.index, made.adapters))
     return replace(job, body=body)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edgekit import __version__
 from edgekit.core import trust
+from edgekit.core.adapter import CarriedAdapter
 from edgekit.core.carried_model import CarriedModel, CarriedVariant
 from edgekit.core.derived import CARRIED_FOLDER
 from edgekit.core.digest import Digest
@@ -23,16 +24,18 @@ from edgekit.core.engine_pack import EnginePack
 from edgekit.core.events import Finished, Listener, Started
 from edgekit.core.facts import HostReport
 from edgekit.core.layout import LARGE_BLOB_BYTES
-from edgekit.core.lock import Lock, LockedWheel
+from edgekit.core.lock import Lock, LockedFile, LockedWheel
 from edgekit.core.modelfile import parse_modelfile
 from edgekit.core.names import RelPath
 from edgekit.core.planning.select import check_compatible
 from edgekit.core.planning.trim import is_dropped, trim
 from edgekit.core.provenance import Input, describe_build
 from edgekit.core.recipe import (
+    AdapterRecipe,
     DerivedRecipe,
     EngineRecipe,
     FolderSource,
+    HubSource,
     ModelRecipe,
     Recipe,
     Variant,
@@ -83,7 +86,7 @@ from edgekit.system.trust_store import HostTrust
 from edgekit.system.volume_index import VolumeIndex
 from edgekit.system.volume_writer import BlobSource
 from edgekit.system.volumes import worker_count
-from edgekit.system.weights import WeightsHeader, check_weights
+from edgekit.system.weights import WeightsHeader, check_adapter, check_weights
 
 RELEASE_YEARS = 5
 MIN_SYSTEMD = 249
@@ -375,12 +378,15 @@ class _Gatherer:
     def _model(self, model: ModelRecipe) -> CarriedModel:
         variants = []
         headers = []
+        weights = []
         for index, variant in enumerate(model.variants):
-            fetched = self._fetch_variant(model.name, index, variant)
+            locked = self._lock.variant(model.name, index)
+            fetched = self._fetch(model.name, variant.source, locked.commit, locked.files)
             carried, header = self._variant(model, index, variant, fetched)
             variants.append(carried)
             headers.append(header)
-        self._model_terms(model)
+            weights.append((variant.format, fetched))
+        self._terms_of(f"models/{model.name}", model.terms)
         return CarriedModel(
             name=model.name,
             context=model.context,
@@ -392,14 +398,15 @@ class _Gatherer:
             capabilities=_capabilities(model, headers),
             pooling=model.pooling,
             load=model.load,
+            adapters=tuple(self._adapter(model, one, weights) for one in model.adapters),
         )
 
-    def _model_terms(self, model: ModelRecipe) -> None:
-        """Carry the licence or terms that the recipe names for a model."""
-        if not model.terms:
+    def _terms_of(self, owner: str, terms: str) -> None:
+        """Carry the licence or terms that the recipe names for a model or an adapter."""
+        if not terms:
             return
-        text = read_terms(self._base / model.terms, f"terms of model {model.name}", self._cache)
-        path = RelPath(f"licenses/models/{model.name}/{text.name}")
+        text = read_terms(self._base / terms, f"terms of {owner}", self._cache)
+        path = RelPath(f"licenses/{owner}/{text.name}")
         self._license_texts[path] = text.place
         self._terms.append(Input(str(path), text.digest))
 
@@ -408,12 +415,20 @@ class _Gatherer:
         where = f"Modelfile of model {derived.name}"
         text = read_terms(self._base / derived.modelfile, where, self._cache)
         data = text.place.read_bytes()
-        base = parse_modelfile(data, file=derived.modelfile).base
-        if base not in {model.name for model in self._recipe.models}:
-            names = ", ".join(model.name for model in self._recipe.models)
+        made = parse_modelfile(data, file=derived.modelfile)
+        bases = {model.name: model for model in self._recipe.models}
+        if made.base not in bases:
             raise RecipeError(
                 "a Modelfile names a model that the recipe does not have",
-                where=derived.modelfile, found=f"FROM {base}", needed=names or "a model",
+                where=derived.modelfile, found=f"FROM {made.base}",
+                needed=", ".join(bases) or "a model",
+            )
+        names = {adapter.name for adapter in bases[made.base].adapters}
+        if unknown := sorted(set(made.adapters) - names):
+            raise RecipeError(
+                "a Modelfile names an adapter that the recipe's model does not have",
+                where=derived.modelfile, found=f"ADAPTER {unknown[0]}",
+                needed=", ".join(sorted(names)) or f"[[model.adapter]] of {made.base}",
             )
         path = RelPath(f"{CARRIED_FOLDER}/{derived.name}")
         self._parts.append(_Part(path, "document", text.place))
@@ -429,15 +444,47 @@ class _Gatherer:
         for text in found.texts:
             self._license_texts[RelPath(f"licenses/{folder}/{text.name}")] = text.place
 
-    def _fetch_variant(self, model: str, index: int, variant: Variant) -> dict[RelPath, Path]:
-        locked = self._lock.variant(model, index)
-        if isinstance(variant.source, FolderSource):
-            folder = self._base / variant.source.path
-            return fetch_folder(folder, locked.files, self._digests, self._listener)
-        if locked.commit is None:
+    def _fetch(
+        self,
+        model: str,
+        source: FolderSource | HubSource,
+        commit: str | None,
+        files: tuple[LockedFile, ...],
+    ) -> dict[RelPath, Path]:
+        if isinstance(source, FolderSource):
+            return fetch_folder(self._base / source.path, files, self._digests, self._listener)
+        if commit is None:
             raise SourceError(f"lock of {model} has no commit", hint="edgekit lock RECIPE")
-        return fetch_hub(
-            variant.source.repository, locked.commit, locked.files, self._cache, self._listener
+        return fetch_hub(source.repository, commit, files, self._cache, self._listener)
+
+    def _adapter(
+        self,
+        model: ModelRecipe,
+        adapter: AdapterRecipe,
+        weights: list[tuple[str, dict[RelPath, Path]]],
+    ) -> CarriedAdapter:
+        """Carry an adapter that fits every variant which an engine could give it to."""
+        where = f"adapter {adapter.name} of model {model.name}"
+        bases = [files for format_, files in weights if format_ == adapter.format]
+        if not bases:
+            raise RecipeError(
+                "no variant of the model has the adapter's format", where=where,
+                found=adapter.format, needed=f"a variant with format = {adapter.format!r}",
+            )
+        locked = self._lock.adapter(model.name, adapter.name, adapter.format)
+        fetched = self._fetch(model.name, adapter.source, locked.commit, locked.files)
+        shapes = [check_adapter(fetched, base) for base in bases]
+        folder = f"models/{model.name}/adapters/{adapter.name}"
+        self._terms_of(folder, adapter.terms)
+        places = {RelPath(f"{folder}/{adapter.format}/{name}"): fetched[name] for name in fetched}
+        self._parts += [_Part(path, "weights", source) for path, source in sorted(places.items())]
+        return CarriedAdapter(
+            name=adapter.name,
+            format=adapter.format,
+            license=adapter.license,
+            files=tuple(sorted(places)),
+            shape=shapes[0],
+            canaries=tuple((canary.prompt, canary.answer) for canary in adapter.canaries),
         )
 
     def _variant(

@@ -79,6 +79,7 @@ def compare(a: VerifiedSet, b: VerifiedSet) -> SetDiff:
         ("requirement", _requirements),
         ("model", _models),
         ("variant", _variants),
+        ("adapter", _adapters),
         ("engine", _engines),
         ("image", _images),
         ("wheel", _wheels),
@@ -153,6 +154,17 @@ def _variants(verified: VerifiedSet) -> dict[str, str]:
     }
 
 
+def _adapters(verified: VerifiedSet) -> dict[str, str]:
+    blobs = _blobs_by_path(verified.manifest)
+    return {
+        f"{model.name} {adapter.format} {adapter.name}": f"{adapter.license}, content "
+        f"{_content(str(blobs[str(path)]) for path in adapter.files if str(path) in blobs)}, "
+        f"canaries {_content(map(repr, adapter.canaries))}"
+        for model in verified.manifest.models
+        for adapter in model.adapters
+    }
+
+
 def _engines(verified: VerifiedSet) -> dict[str, str]:
     def tree(prefix: str) -> Iterable[str]:
         for entry in verified.manifest.entries:
@@ -186,7 +198,7 @@ def _wheels(verified: VerifiedSet) -> dict[str, str]:
 def _files(verified: VerifiedSet) -> dict[str, str]:
     """What no wheel, model, engine or image accounts for, one by one, and the installer."""
     manifest = verified.manifest
-    named = {str(p) for m in manifest.models for v in m.variants for p in v.files}
+    named = {str(path) for model in manifest.models for path in model.files}
     named |= {str(path) for image in manifest.images for path in image.blobs}
     prefixes = tuple(f"{engine.prefix}/" for engine in manifest.engines)
     files = {

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
@@ -17,6 +18,7 @@ from edgekit.core import trust
 from edgekit.core.events import Finished, Listener, Started, Warned
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.install_plan import InstallPlan, plan_table
+from edgekit.core.names import RelPath
 from edgekit.errors import EdgekitError, WeightsError
 from edgekit.operations.activation import activate, check_health, deactivate, services_for
 from edgekit.operations.host_records import (
@@ -44,7 +46,7 @@ from edgekit.system.files import durable_write
 from edgekit.system.images import has_podman, load_image
 from edgekit.system.services import ForegroundServices
 from edgekit.system.trust_store import TrustStore
-from edgekit.system.weights import check_weights
+from edgekit.system.weights import check_adapter, check_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +183,10 @@ class Installation:
 
     def _check_weights(self) -> None:
         """The chosen weights again, as `bundle` checked them: a signature says who, not what."""
-        manifest = self._verified.manifest
         for chosen in self._plan.selections:
             variant = chosen.variant
-            header = check_weights(
-                variant.format,
-                {path: self._layout.blob(manifest.entry(path).digest) for path in variant.files},
-            )
+            weights = self._places(variant.files)
+            header = check_weights(variant.format, weights)
             if header.shape != dict(variant.shape):
                 raise WeightsError(
                     "the manifest describes other weights than it carries",
@@ -195,6 +194,20 @@ class Installation:
                     found=str(sorted(header.shape.items()))[:200],
                     needed=str(sorted(variant.shape))[:200],
                 )
+
+            for adapter in chosen.model.fitting(variant):
+                shape = check_adapter(self._places(adapter.files), weights)
+                if shape != adapter.shape:
+                    raise WeightsError(
+                        "the manifest describes another adapter than it carries",
+                        where=f"adapter {adapter.name} of model {chosen.model.name}",
+                        found=str(shape), needed=str(adapter.shape),
+                    )
+
+    def _places(self, files: tuple[RelPath, ...]) -> dict[RelPath, Path]:
+        """Where the bytes of some entries lie."""
+        manifest = self._verified.manifest
+        return {path: self._layout.blob(manifest.entry(path).digest) for path in files}
 
     def _build(self) -> str:
         """The generation's folder and, the first time, the host's API keys."""

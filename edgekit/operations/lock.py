@@ -9,6 +9,8 @@ from edgekit.core.events import Listener
 from edgekit.core.lock import (
     MAX_LOCK_BYTES,
     Lock,
+    LockedAdapter,
+    LockedFile,
     LockedVariant,
     LockedWheelhouse,
     encode_lock,
@@ -16,6 +18,7 @@ from edgekit.core.lock import (
 )
 from edgekit.core.recipe import (
     MAX_RECIPE_BYTES,
+    AdapterRecipe,
     FolderSource,
     Recipe,
     Variant,
@@ -71,9 +74,19 @@ def make_lock(recipe_path: Path, cache_dir: Path, listener: Listener) -> Lock:
     base = recipe_path.resolve().parent
     with DigestCache(cache_dir) as digests:
         variants = tuple(
-            _lock_variant(model.name, index, variant, base, cache, digests, listener)
+            LockedVariant(
+                model.name, index, *_lock_files(variant, base, cache, digests, listener)
+            )
             for model in recipe.models
             for index, variant in enumerate(model.variants)
+        )
+        adapters = tuple(
+            LockedAdapter(
+                model.name, adapter.name, adapter.format,
+                *_lock_files(adapter, base, cache, digests, listener),
+            )
+            for model in recipe.models
+            for adapter in model.adapters
         )
     lock = Lock(
         recipe=digest,
@@ -83,27 +96,24 @@ def make_lock(recipe_path: Path, cache_dir: Path, listener: Listener) -> Lock:
             lock_image(image.name, image.reference, recipe.target, listener)
             for image in recipe.images
         ),
+        adapters=adapters,
     )
     durable_write(lock_path(recipe_path), encode_lock(lock))
     return lock
 
 
-def _lock_variant(
-    model: str,
-    index: int,
-    variant: Variant,
+def _lock_files(
+    wanted: Variant | AdapterRecipe,
     base: Path,
     cache: BlobCache,
     digests: DigestCache,
     listener: Listener,
-) -> LockedVariant:
-    source = variant.source
+) -> tuple[str | None, tuple[LockedFile, ...]]:
+    """The commit, where there is one, and every file of weights by its content."""
+    source = wanted.source
     if isinstance(source, FolderSource):
-        return LockedVariant(
-            model, index, None, lock_folder(base / source.path, variant.files, digests, listener)
-        )
-    commit, files = lock_hub(source.repository, source.revision, variant.files, cache, listener)
-    return LockedVariant(model, index, commit, files)
+        return None, lock_folder(base / source.path, wanted.files, digests, listener)
+    return lock_hub(source.repository, source.revision, wanted.files, cache, listener)
 
 
 def _lock_wheelhouses(

@@ -43,6 +43,7 @@ def show_model(layout: HostLayout, name: str) -> dict[str, Any]:
         **_summary(appliance, model),
         "created": model.created,
         "modelfile": render_modelfile(model.defaults) if model.defaults else "",
+        "adapters": [asdict(adapter) for adapter in model.adapters],
         "memory_plan": dict(engine.planned),
         "placement": engine.placement,
         "known_questions": len(engine.canaries),

@@ -100,7 +100,8 @@ def rehearse(manifest: Manifest, stage: Stage, listener: Listener) -> str:
 
 
 def _select(manifest: Manifest, pack: EnginePack, report: HostReport) -> Selection:
-    """The smallest way to serve the first model that this pack can serve here.
+    """The smallest way to serve the smallest model that this pack can serve here; one with adapters
+    before others: they are parts that nothing else tries.
 
     Raises IncompatibleHostError or InsufficientError when there is none.
     """
@@ -115,7 +116,7 @@ def _select(manifest: Manifest, pack: EnginePack, report: HostReport) -> Selecti
             models.append(replace(model, variants=(min(fitting, key=lambda v: v.bytes),)))
     if not models:
         raise IncompatibleHostError("no weights for it in the set")
-    smallest = min(models, key=lambda model: model.variants[0].bytes)
+    smallest = min(models, key=lambda m: (not m.fitting(m.variants[0]), m.variants[0].bytes))
     return select_all(replace(alone, models=(smallest,)), report, Wishes(slots=1))[0]
 
 
@@ -130,11 +131,11 @@ def _key(manifest: Manifest, selection: Selection, report: HostReport) -> str:
         "flags": sorted(report.cpu.flags.value or ()),
         "argv": settings.argv,
         "environment": settings.environment,
-        "questions": selection.model.canaries,
+        "questions": [(c.prompt, c.answer, c.adapter) for c in settings.canaries],
         "entries": [
             (str(entry.path), str(entry.digest))
             for entry in manifest.entries
-            if _belongs(pack, entry.path) or entry.path in selection.variant.files
+            if _belongs(pack, entry.path) or entry.path in selection.files
         ],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
@@ -200,7 +201,7 @@ def _laid_out(manifest: Manifest, selection: Selection, stage: Stage) -> Iterato
             if entry.role == "engine" and _belongs(selection.pack, entry.path):
                 mode = 0o555 if entry.executable else None
                 link_or_copy(stage.blobs[entry.digest], folder / str(entry.path), mode=mode)
-            elif entry.path in selection.variant.files:
+            elif entry.path in selection.files:
                 blob = layout.blob(entry.digest)
                 blob.parent.mkdir(parents=True, exist_ok=True)
                 blob.symlink_to(stage.blobs[entry.digest])

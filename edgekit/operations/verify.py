@@ -190,6 +190,10 @@ def inspection(verified: VerifiedSet) -> dict[str, Any]:
                     {"format": v.format, "quantization": v.quantization, "bytes": v.bytes}
                     for v in m.variants
                 ],
+                "adapters": [
+                    {"name": a.name, "format": a.format, "license": a.license}
+                    for a in m.adapters
+                ],
             }
             for m in manifest.models
         ],

@@ -35,7 +35,7 @@ from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.lock import Lock, LockedImage, LockedWheel, encode_lock
 from edgekit.core.names import RelPath
-from edgekit.core.recipe import HubSource, ModelRecipe, Recipe, Variant
+from edgekit.core.recipe import AdapterRecipe, HubSource, ModelRecipe, Recipe, Variant
 from edgekit.core.release import Manifest
 from edgekit.core.set_files import MAX_SBOM_BYTES
 from edgekit.core.strict_json import encode_canonical
@@ -152,6 +152,10 @@ class _Maker:
             self._variant(recipe, carried, index)
             for recipe, carried in zip(self._recipe.models, self._manifest.models, strict=True)
             for index in range(len(recipe.variants))
+        ] + [
+            self._adapter(recipe, adapter)
+            for recipe in self._recipe.models
+            for adapter in recipe.adapters
         ]
 
     def _variant(self, recipe: ModelRecipe, carried: CarriedModel, index: int) -> Component:
@@ -180,6 +184,42 @@ class _Maker:
             components=files if len(files) > 1 else (),
             purl=_hub_url(source, commit),
             pedigree=_pedigree(recipe.base_model, ref),
+            properties=_properties(facts),
+        )
+
+    def _adapter(self, model: ModelRecipe, adapter: AdapterRecipe) -> Component:
+        """A LoRA adapter: it descends from the model that it changes."""
+        locked = self._lock.adapter(model.name, adapter.name, adapter.format)
+        folder = f"models/{model.name}/adapters/{adapter.name}"
+        ref = f"adapter:{model.name}:{adapter.name}:{adapter.format}"
+        files = [
+            Component(
+                type=ComponentType.FILE,
+                name=f"{folder}/{adapter.format}/{file.path}",
+                bom_ref=f"file:{folder}/{adapter.format}/{file.path}",
+                hashes=_hashes(
+                    file.sha256,
+                    self._entries[RelPath(f"{folder}/{adapter.format}/{file.path}")].digest,
+                ),
+            )
+            for file in locked.files
+        ]
+        facts = {
+            "format": adapter.format,
+            "adapter of": model.name,
+            "commit": locked.commit or "",
+            "terms": adapter.terms and f"licenses/{folder}",
+        }
+        return Component(
+            type=ComponentType.MACHINE_LEARNING_MODEL,
+            name=adapter.name,
+            version=adapter.format,
+            bom_ref=ref,
+            licenses=_licenses(adapter.license),
+            hashes=files[0].hashes if len(files) == 1 else (),
+            components=files if len(files) > 1 else (),
+            purl=_hub_url(adapter, locked.commit),
+            pedigree=_pedigree(adapter.base_model or model.name, ref),
             properties=_properties(facts),
         )
 
@@ -304,7 +344,7 @@ def _properties(facts: Mapping[str, str]) -> list[Property]:
     return [Property(name=f"edgekit:{key}", value=value) for key, value in facts.items() if value]
 
 
-def _hub_url(variant: Variant, commit: str | None) -> PackageURL | None:
+def _hub_url(variant: Variant | AdapterRecipe, commit: str | None) -> PackageURL | None:
     if not isinstance(variant.source, HubSource) or commit is None:
         return None
     owner, _, name = variant.source.repository.partition("/")

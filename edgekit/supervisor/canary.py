@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from edgekit.core.adapter import asked_with
 from edgekit.core.appliance import CanaryCheck
 from edgekit.core.known_answers import (
     check_neighbours,
@@ -101,6 +102,7 @@ def check_answer(socket_path: str, canary: CanaryCheck, *, timeout_s: float) -> 
 
     Raises WrongAnswerError when it is not there, EngineError when there is no answer.
     """
+    adapters = [] if canary.adapter is None else [canary.adapter]
     request = {
         "model": canary.model,
         "messages": [{"role": "user", "content": canary.prompt}],
@@ -108,6 +110,7 @@ def check_answer(socket_path: str, canary: CanaryCheck, *, timeout_s: float) -> 
         "seed": 0,
         "stream": False,
         "max_tokens": max(MIN_ANSWER_TOKENS, len(canary.answer) * ANSWER_TOKENS_PER_CHAR),
+        **({"lora": asked_with(adapters)} if adapters else {}),
     }
     answer = unix_http.post_json(socket_path, "/v1/chat/completions", request, timeout_s=timeout_s)
     if answer.status != 200:

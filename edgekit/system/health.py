@@ -70,7 +70,7 @@ def ask_known_questions(appliance: Appliance, api_key: str) -> dict[str, float]:
             vectors = embed(appliance.listen, api_key, engine.canaries[0].model, texts, patience)
             check_neighbours(engine.canaries, vectors)
             continue
-        for canary in engine.canaries:
+        for canary in (c for c in engine.canaries if c.adapter is None):
             reply = ask(appliance.listen, api_key, canary.model, canary.prompt, patience)
             check_text(canary, reply.text)
             rates[canary.model] = max(rates.get(canary.model, 0.0), reply.tokens_per_second)

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.core.adapter import AdapterShape
 from edgekit.core.chat_template import json_chat_templates, template_capabilities
 from edgekit.core.config_shape import config_shape
 from edgekit.core.gguf import GgufHeader, read_gguf_header
+from edgekit.core.gguf_adapter import check_gguf_adapter
 from edgekit.core.gguf_rules import check_gguf_rules, default_template
 from edgekit.core.gguf_shape import Shape, gguf_shape
 from edgekit.core.names import RelPath
@@ -57,6 +59,24 @@ def check_weights(format_: str, files: dict[RelPath, Path]) -> WeightsHeader:
         return _check_safetensors(files)
     except OSError as error:
         raise translate_os_error(error, "reading weights") from error
+
+
+def check_adapter(files: dict[RelPath, Path], base: dict[RelPath, Path]) -> AdapterShape:
+    """Check an adapter's file against the weights it is for, which have been checked.
+
+    `files` and `base` map names to where the bytes lie. Raises RefusedContentError, WeightsError
+    or HostError.
+    """
+    for name, path in files.items():
+        check_stored_weights(name, path)
+    if len(files) != 1:
+        raise _mixed("a GGUF adapter is one file", files)
+    (name, path), (model, weights) = next(iter(files.items())), next(iter(base.items()))
+    try:
+        header, own = _gguf_header(name, path), _gguf_header(model, weights)
+    except OSError as error:
+        raise translate_os_error(error, "reading an adapter") from error
+    return check_gguf_adapter(header, own, str(name))
 
 
 def check_stored_weights(name: RelPath, stored: Path) -> None:

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from edgekit.core.appliance import Appliance, encode_appliance, parse_appliance
+from edgekit.core.appliance import (
+    Appliance,
+    CanaryCheck,
+    ServedAdapter,
+    encode_appliance,
+    parse_appliance,
+)
 from edgekit.core.derived import DerivedModel, encode_derived, parse_derived, with_derived
 from edgekit.errors import FormatError
 from edgekit.gateway.body import Body
@@ -89,6 +95,37 @@ def test_what_cannot_serve_in_this_release_is_left_out_with_its_reason(
     whole, problems = with_derived(plain, [DerivedModel(name, text, 7), good])
     assert [model.name for model in whole.models] == ["demo", "good"]
     assert words in problems[0]
+
+
+def with_adapters(appliance: Appliance) -> Appliance:
+    adapters = tuple(
+        ServedAdapter(name, f"sha384:{number * 48}", 5, f"Licence-{name}")
+        for name, number in (("first", "aa"), ("sailor", "bb"))
+    )
+    models = tuple(replace(model, adapters=adapters) for model in appliance.models)
+    canaries = (CanaryCheck("demo", "Hi", "Ho"), CanaryCheck("demo", "Hi", "Aye", adapter=1))
+    engines = tuple(replace(engine, canaries=canaries) for engine in appliance.engines)
+    return replace(appliance, models=models, engines=engines)
+
+
+def test_one_with_an_adapter_is_asked_with_its_number_and_counts_as_larger(
+    tmp_path: Path
+) -> None:
+    plain = with_adapters(make_appliance(tmp_path, 1, engine_socket=str(tmp_path / "e")))
+    assert parse_appliance(encode_appliance(plain)) == plain
+    whole, problems = with_derived(plain, [DerivedModel("mine", "FROM demo\nADAPTER sailor", 7)])
+    assert problems == ()
+    assert asked(whole).body["lora"] == [{"id": 1, "scale": 1.0}]
+    assert "lora" not in asked(whole, "demo").body
+    base, mine = whole.models
+    assert mine.size == base.size + 5
+    assert mine.license.splitlines() == [base.license, "Licence-sailor"]
+    text = Body({"model": "mine", "prompt": "Why?", "raw": True})
+    job = ollama_requests.parse_generate(text, whole)
+    assert isinstance(job, Job)
+    assert with_defaults(job).body["lora"] == [{"id": 1, "scale": 1.0}]
+    _, problems = with_derived(plain, [DerivedModel("mine", "FROM demo\nADAPTER other", 7)])
+    assert "no such adapter" in problems[0]
 
 
 def test_one_is_not_made_from_another_and_none_reaches_the_settings(appliance: Appliance) -> None:

@@ -14,6 +14,7 @@ from edgekit.errors import FormatError
 WHOLE = '''\
 # A helper of the workshop.
 FROM edgekit-demo:latest
+ADAPTER sailor
 
 system """
 You answer in one sentence.
@@ -34,6 +35,7 @@ def test_everything_it_may_say() -> None:
     made = parse_modelfile(WHOLE.encode(), file="M")
     assert made == Modelfile(
         base="edgekit-demo",
+        adapters=("sailor",),
         system="You answer in one sentence.\nNever in two.",
         parameters=(("temperature", 0.0), ("stop", ("<end>", "two words"))),
         messages=(("user", "Who are you?"), ("assistant", "A model\non a box.")),
@@ -61,7 +63,8 @@ def test_everything_it_may_say() -> None:
         ("FROM a\nMESSAGE robot hi\n", "line 2", "malformed MESSAGE"),
         ("FROM a\nMESSAGE user\n", "line 2", "malformed MESSAGE"),
         ("FROM a\nTEMPLATE {{ .Prompt }}\n", "line 2", "TEMPLATE cannot"),
-        ("FROM a\nADAPTER ./lora.gguf\n", "line 2", "no such adapter"),
+        ("FROM a\nADAPTER ./lora.gguf\n", "line 2", "no adapter of this host"),
+        ("FROM a\nADAPTER b\nADAPTER b\n", "line 3", "named twice"),
         ("FROM a\n" + "MESSAGE user x\n" * 101, "line 102", "too many messages"),
         ("FROM a\n" + "PARAMETER stop x\n" * 17, "line 18", "too many stops"),
     ],
@@ -91,7 +94,9 @@ TEXTS = st.text(
 def test_what_is_rendered_parses_to_the_same(
     system: str, messages: list[tuple[str, str]]
 ) -> None:
-    made = Modelfile("base", f"{system}\n{system}", (("seed", 7),), tuple(messages), (system,))
+    made = Modelfile(
+        "base", f"{system}\n{system}", (("seed", 7),), tuple(messages), (system,), ("one", "two")
+    )
     assert parse_modelfile(render_modelfile(made).encode(), file="M") == made
 
 

@@ -150,7 +150,8 @@ unknown build (an image, a newer archive) they are counted: a row too much of a 
 
 def _shape(question: Question, pack: EnginePack, variant: CarriedVariant) -> LlamaShape:
     mixes = (pack.provider, pack.version) not in _WITHOUT_MIXED_BATCHES
-    return LlamaShape(variant, question.model.family, mixes=mixes)
+    adapters = tuple(adapter.shape for adapter in question.model.fitting(variant))
+    return LlamaShape(variant, question.model.family, mixes=mixes, adapters=adapters)
 
 
 def _llama_packs(question: Question) -> Iterator[tuple[EnginePack, Usable]]:

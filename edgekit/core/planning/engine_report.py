@@ -83,12 +83,24 @@ def need_terms(need: MemoryNeed) -> dict[str, int]:
 
 def compare(planned: Mapping[str, int], buffers: tuple[Buffer, ...]) -> tuple[Difference, ...]:
     """Every compared term that was planned or found."""
-    found = {name: sum(b.bytes for b in buffers if b.kind == name) for name in COMPARED}
+    first = _at_start(buffers)
+    found = {name: sum(b.bytes for b in first if b.kind == name) for name in COMPARED}
     return tuple(
         Difference(name, planned.get(name, 0), found[name])
         for name in COMPARED
         if planned.get(name, 0) or found[name]
     )
+
+
+def _at_start(buffers: tuple[Buffer, ...]) -> list[Buffer]:
+    """Without later graphs' buffers: one is made again when another adapter is asked for."""
+    kept, computing = [], set()
+    for buffer in buffers:
+        if buffer.kind != "compute" or buffer.device not in computing:
+            kept.append(buffer)
+        if buffer.kind == "compute":
+            computing.add(buffer.device)
+    return kept
 
 
 def device_problem(placement: str, buffers: tuple[Buffer, ...]) -> str | None:

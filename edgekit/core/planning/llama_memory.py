@@ -42,6 +42,16 @@ def state_bytes(shape: LlamaShape, *, slots: int, layers: range | None = None) -
     return 4 * slots * sum(shape.states[layer] for layer in chosen)
 
 
+def adapter_bytes(shape: LlamaShape, cells: Cells) -> int:
+    """Bytes of all adapters, and of what one of them computes beside the widest matrix: two sums
+    of 32 bits per output and token, one per rank and token. An upper bound: the graph's buffer has
+    room left wherever that matrix is not its widest moment."""
+    if not shape.adapters:
+        return 0
+    sums = max(2 * one.width + one.rank for one in shape.adapters)
+    return sum(one.bytes for one in shape.adapters) + 4 * cells.batch * sums
+
+
 def llama_need(
     shape: LlamaShape,
     *,
@@ -83,6 +93,10 @@ def llama_need(
             DEVICE_PROCESS_BYTES * used,
         ),
     ]
+    adapters = adapter_bytes(shape, cells)
+    if adapters:
+        on_host = adapters if gpu_layers <= shape.layers else 0
+        terms.insert(1, MemoryTerm("adapters", on_host, adapters * used))
     if state:
         terms.insert(2, MemoryTerm("state", state - device_state, device_state))
     checkpoints = CHECKPOINTS * checkpoint_bytes(shape, cells, slots=slots, kv_type=kv_type)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
+from edgekit.core.adapter import AdapterShape
 from edgekit.core.carried_model import CarriedVariant
 
 CELL_STEP = 256
@@ -19,9 +20,18 @@ class LlamaShape:
     """A GGUF variant's facts in the form the formulas use.
 
     `mixes`: the engine's build takes tokens and vectors in one batch, and keeps buffers for both.
+    `adapters` are loaded beside the weights.
     """
 
-    def __init__(self, variant: CarriedVariant, family: str = "", *, mixes: bool = True) -> None:
+    def __init__(
+        self,
+        variant: CarriedVariant,
+        family: str = "",
+        *,
+        mixes: bool = True,
+        adapters: tuple[AdapterShape, ...] = (),
+    ) -> None:
+        self.adapters = adapters
         self.variant = variant
         self.family = family
         self.mixes = mixes

@@ -40,8 +40,8 @@ def is_dropped(
         [path.parts[-1]], report.cpu.flags.value or ()
     ):
         return True
-    kept = {file for model in after.models for v in model.variants for file in v.files}
-    weights = {file for model in before.models for v in model.variants for file in v.files}
+    kept = {file for model in after.models for file in model.files}
+    weights = {file for model in before.models for file in model.files}
     gone = {pack.prefix for pack in before.engines} - {pack.prefix for pack in after.engines}
     return (path in weights and path not in kept) or any(
         str(path).startswith(f"{prefix}/") for prefix in gone
@@ -65,4 +65,7 @@ def _is_usable(pack: EnginePack, report: HostReport, selections: tuple[Selection
 def _trimmed(model: CarriedModel, selection: Selection) -> CarriedModel:
     fitting = {(c.format, c.quantization) for c in selection.candidates if c.fits}
     variants = tuple(v for v in model.variants if (v.format, v.quantization) in fitting)
-    return replace(model, variants=variants or (selection.variant,))
+    variants = variants or (selection.variant,)
+    formats = {variant.format for variant in variants}
+    adapters = tuple(adapter for adapter in model.adapters if adapter.format in formats)
+    return replace(model, variants=variants, adapters=adapters)

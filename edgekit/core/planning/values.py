@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from edgekit.core.carried_model import CarriedModel, CarriedVariant
 from edgekit.core.engine_pack import EnginePack
+from edgekit.core.names import RelPath
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -160,6 +161,12 @@ class Selection:
     candidates: tuple[Candidate, ...]
     shared_room: int = 0
     host_claim: int = 0
+
+    @property
+    def files(self) -> tuple[RelPath, ...]:
+        """Every file of weights that the engine is given: the variant's, then its adapters'."""
+        adapters = self.model.fitting(self.variant)
+        return self.variant.files + tuple(path for one in adapters for path in one.files)
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ def _fixed_cost(shape: LlamaShape, rung: Rung, *, batch: int) -> int:
     need = llama_need(
         shape, context=rung.context, slots=rung.slots, kv_type=rung.kv_type, batch=batch
     )
-    return need.of("compute") + DEVICE_PROCESS_BYTES
+    return need.of("compute") + need.of("adapters") + DEVICE_PROCESS_BYTES
 
 
 def _fill(

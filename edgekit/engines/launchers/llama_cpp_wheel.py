@@ -86,6 +86,10 @@ def _options() -> argparse.Namespace:
         choices=tuple(POOLINGS),
         help="make vectors, pooled like this or as the weights say (own), or scores (rank)",
     )
+    parser.add_argument(
+        "--adapter", action="append", default=[],
+        help="GGUF file of a LoRA adapter, without effect until a request asks for it",
+    )
     return parser.parse_args()
 
 
@@ -118,6 +122,7 @@ def _params(options: argparse.Namespace) -> xllamacpp.CommonParams:
     params.endpoint_metrics = True
     params.warmup = True
     params.verbosity = VERBOSITY
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in options.adapter]
     if options.embedding is not None:
         params.embedding = True
         params.pooling_type = POOLINGS[options.embedding]

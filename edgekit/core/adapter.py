@@ -1,0 +1,102 @@
+"""LoRA adapters as the manifest describes them: weights that change what a model's own compute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from edgekit.core.fields import Fields
+from edgekit.core.names import NAME_PATTERN, RelPath
+from edgekit.errors import FormatError
+
+FORMATS = ("gguf",)
+MAX_ADAPTERS = 16
+MAX_RANK = 1024
+MAX_WIDTH = 1 << 24
+MAX_ADAPTER_BYTES = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterShape:
+    """What planning reads of an adapter: bytes of its tensors, and its greatest rank and width.
+
+    A width is the number of outputs of a matrix that it changes.
+    """
+
+    bytes: int
+    rank: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedAdapter:
+    """An adapter of one model of the set. `canaries` are what the model answers with it."""
+
+    name: str
+    format: str
+    license: str
+    files: tuple[RelPath, ...]
+    shape: AdapterShape
+    canaries: tuple[tuple[str, str], ...] = ()
+
+
+def adapter_table(adapter: CarriedAdapter) -> dict[str, Any]:
+    """An adapter as plain JSON values, for the manifest."""
+    shape = adapter.shape
+    return {
+        "name": adapter.name,
+        "format": adapter.format,
+        "license": adapter.license,
+        "files": [str(path) for path in adapter.files],
+        "shape": {"bytes": shape.bytes, "rank": shape.rank, "width": shape.width},
+        "canaries": [{"prompt": prompt, "answer": answer} for prompt, answer in adapter.canaries],
+    }
+
+
+def parse_adapter(fields: Fields) -> CarriedAdapter:
+    """One adapter of a manifest. Raises FormatError."""
+    adapter = CarriedAdapter(
+        name=fields.text("name", pattern=NAME_PATTERN),
+        format=fields.text("format", choices=FORMATS),
+        license=fields.text("license", max_length=100),
+        files=tuple(map(RelPath, fields.texts("files", max_items=16, max_length=1024))),
+        shape=_shape(fields.table("shape")),
+        canaries=parse_canaries(fields),
+    )
+    fields.finish()
+    if not adapter.files:
+        raise fields.fail("files", "an adapter has no files")
+    return adapter
+
+
+def _shape(fields: Fields) -> AdapterShape:
+    shape = AdapterShape(
+        bytes=fields.integer("bytes", low=1, high=MAX_ADAPTER_BYTES),
+        rank=fields.integer("rank", low=1, high=MAX_RANK),
+        width=fields.integer("width", low=1, high=MAX_WIDTH),
+    )
+    fields.finish()
+    return shape
+
+
+def parse_canaries(fields: Fields) -> tuple[tuple[str, str], ...]:
+    """Known questions with their answers. Raises FormatError."""
+    canaries = []
+    for item in fields.items("canaries", max_items=32):
+        prompt, answer = item.text("prompt", max_length=1000), item.text("answer", max_length=1000)
+        canaries.append((prompt, answer))
+        item.finish()
+    return tuple(canaries)
+
+
+def asked_with(numbers: Iterable[int]) -> list[dict[str, Any]]:
+    """How llama.cpp is asked to use adapters, by their numbers; all others have no effect."""
+    return [{"id": number, "scale": 1.0} for number in numbers]
+
+
+def check_adapters(model: str, adapters: Iterable[CarriedAdapter]) -> None:
+    """Refuse two adapters that could be meant by one name. Raises FormatError."""
+    names = [(adapter.name, adapter.format) for adapter in adapters]
+    if len(set(names)) != len(names):
+        raise FormatError("a model has two adapters of one name", found=f"model {model}")

@@ -6,15 +6,32 @@ before it is known to be needed, so that `edgekit --help` stays fast.
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import MutableMapping
 
 
 def main() -> int:
     """Run the part that the first arguments name; returns the process's exit code."""
+    restore_library_path(os.environ)
     arguments = sys.argv[1:]
     if arguments[:1] == ["daemon"] and len(arguments) > 1:
         return _run_daemon(arguments[1], arguments[2:])
     return _run_command(arguments)
+
+
+def restore_library_path(environment: MutableMapping[str, str]) -> None:
+    """Take out the folder of this frozen program's own libraries; elsewhere nothing changes.
+
+    PyInstaller's loader puts it into LD_LIBRARY_PATH and keeps what was there, if anything, as
+    LD_LIBRARY_PATH_ORIG. This process has its libraries by now. The host's programs (systemctl,
+    podman) must load the host's: with a newer system they fail on ours.
+    """
+    if not getattr(sys, "frozen", False):
+        return
+    environment.pop("LD_LIBRARY_PATH", None)
+    if kept := environment.pop("LD_LIBRARY_PATH_ORIG", None):
+        environment["LD_LIBRARY_PATH"] = kept
 
 
 def _run_command(arguments: list[str]) -> int:

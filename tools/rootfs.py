@@ -25,18 +25,20 @@ from tools.sealed_resources import (
 )
 
 SUITE: Final = "bookworm"
+NEWER_SUITE: Final = "trixie"
+"""A Debian release with a newer systemd (257) than the one edgekit is frozen on (252)."""
 BASE_PACKAGES: Final = ("systemd", "systemd-sysv", "dbus")
 
 Report = Callable[[str], None]
 
-# Arguments: scratch folder, result folder, archive, base rootfs or "", packages to add ...
+# Arguments: scratch and result folder, archive, suite, base rootfs or "", packages to add ...
 # The scratch folder is in memory where there is room: dpkg waits for the disk after every file,
 # which makes two thirds of the time on a disk. The mount lives in a private namespace and so
 # disappears with the process, however that ends.
 _BUILD_SCRIPT: Final = r"""
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
-scratch=$1 result=$2 archive=$3 base=$4; shift 4
+scratch=$1 result=$2 archive=$3 suite=$4 base=$5; shift 5
 root=$scratch/root
 available_kib=$(awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo)
 if [ "$available_kib" -gt $((2 * 1024 * 1024)) ]; then mount -t tmpfs tmpfs "$scratch"; fi
@@ -48,13 +50,13 @@ echo force-unsafe-io > "$root/etc/dpkg/dpkg.cfg.d/force-unsafe-io"
 if [ -n "$base" ]; then
     cp -a "$base/." "$root/"
     cp /etc/resolv.conf "$root/etc/resolv.conf"
-    echo "deb $archive @SUITE@ main" > "$root/etc/apt/sources.list"
+    echo "deb $archive $suite main" > "$root/etc/apt/sources.list"
     mount -t proc proc "$root/proc"
     chroot "$root" apt-get -q update
     chroot "$root" apt-get -q -y --no-install-recommends install "$@"
     umount "$root/proc"
 else
-    debootstrap --force-check-gpg --variant=minbase --include=@BASE@ @SUITE@ "$root" "$archive"
+    debootstrap --force-check-gpg --variant=minbase --include=@BASE@ "$suite" "$root" "$archive"
 fi
 
 rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/var/cache/debconf/*-old
@@ -66,12 +68,14 @@ echo "127.0.0.1 localhost" > "$root/etc/hosts"
 mkdir -p "$root/etc/systemd/journald.conf.d" "$root/etc/systemd/system"
 printf '[Journal]\nStorage=volatile\n' > "$root/etc/systemd/journald.conf.d/volatile.conf"
 ln -sf /lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
-for unit in apt-daily.timer apt-daily-upgrade.timer console-getty.service; do
+# The kernel is the outer machine's: there are no modules for it here.
+for unit in apt-daily.timer apt-daily-upgrade.timer console-getty.service \
+        systemd-modules-load.service; do
     ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 cp -a "$root/." "$result"
 sync -f "$result"
-""".replace("@SUITE@", SUITE).replace("@BASE@", ",".join(BASE_PACKAGES))
+""".replace("@BASE@", ",".join(BASE_PACKAGES))
 
 
 def default_cache_dir() -> Path:
@@ -81,9 +85,12 @@ def default_cache_dir() -> Path:
 
 
 def build_rootfs(
-    cache_dir: Path, *, packages: tuple[str, ...] = (), report: Report = lambda _: None
+    cache_dir: Path, *, packages: tuple[str, ...] = (), suite: str = SUITE,
+    report: Report = lambda _: None,
 ) -> Path:
     """Give a folder with a bootable minimal Debian plus `packages`, from the cache or built now.
+
+    `suite` is a Debian release by its name.
 
     The folder is shared by all hosts and must not be written to. It is put into place by one
     rename when complete; a build that is killed leaves only a `.partial` folder, which the next
@@ -93,27 +100,29 @@ def build_rootfs(
     Raises SealedHostError if the archive cannot be reached or verified, a package does not
     exist, or the result contains Python.
     """
-    final = cache_dir / f"rootfs-{_rootfs_key(packages)}"
+    final = cache_dir / f"rootfs-{_rootfs_key(suite, packages)}"
     if final.is_dir():
         return final
-    base = build_rootfs(cache_dir, report=report) if packages else None
+    base = build_rootfs(cache_dir, suite=suite, report=report) if packages else None
     cache_dir.mkdir(parents=True, exist_ok=True)
     with locked(cache_dir / f"{final.name}.lock", wait=True):
         if not final.is_dir():
             what = ", ".join((*BASE_PACKAGES, *packages))
-            report(f"building a Debian {SUITE} rootfs with {what} (once, about half a minute)")
+            report(f"building a Debian {suite} rootfs with {what} (once, about half a minute)")
             started = time.monotonic()
-            _build_into(final, base, packages)
+            _build_into(final, suite, base, packages)
             report(f"built the rootfs in {time.monotonic() - started:.0f} s")
     return final
 
 
-def _rootfs_key(packages: tuple[str, ...]) -> str:
-    recipe = "\0".join((_BUILD_SCRIPT, os.uname().machine, *sorted(set(packages))))
+def _rootfs_key(suite: str, packages: tuple[str, ...]) -> str:
+    recipe = "\0".join((_BUILD_SCRIPT, suite, os.uname().machine, *sorted(set(packages))))
     return hashlib.sha256(recipe.encode()).hexdigest()[:16]
 
 
-def _build_into(final: Path, base: Path | None, packages: tuple[str, ...]) -> None:
+def _build_into(
+    final: Path, suite: str, base: Path | None, packages: tuple[str, ...]
+) -> None:
     """Build beside `final` and rename; the caller holds the lock, so leftovers are nobody's."""
     archive = debian_archive()
     if archive is None:
@@ -124,7 +133,7 @@ def _build_into(final: Path, base: Path | None, packages: tuple[str, ...]) -> No
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     try:
-        arguments = (str(scratch), str(result), archive, str(base or ""), *packages)
+        arguments = (str(scratch), str(result), archive, suite, str(base or ""), *packages)
         _run_build([*private_namespaces(), "bash", "-c", _BUILD_SCRIPT, "build", *arguments])
         if found := _pythons(result):
             raise SealedHostError(f"the rootfs must not contain Python, but has {found[0]}")
@@ -155,7 +164,10 @@ def _pythons(rootfs: Path) -> list[Path]:
 
 
 def debian_archive() -> str | None:
-    """The archive apt itself uses for the Debian suite, or None if it has none."""
+    """The archive apt itself uses for the Debian suite, or None if it has none.
+
+    It has the other suites as well: an archive is one folder per suite over one pool of packages.
+    """
     fields = "$(REPO_URI) $(ORIGIN)"
     answer = subprocess.run(
         ["apt-get", "indextargets", "--format", fields, "Created-By: Packages",

@@ -63,9 +63,19 @@ class CarriedImage:
     @property
     def pinned(self) -> str:
         """`name@sha256:...`: the only form under which a carried image is run."""
-        name = self.reference.partition("@")[0]
-        head, separator, last = name.rpartition("/")
-        return f"{head}{separator}{last.partition(':')[0]}@{self.manifest}"
+        return f"{self._named[0]}@{self.manifest}"
+
+    @property
+    def tagged(self) -> str:
+        """`name:tag`, for people; the tag is `latest` where the reference has none."""
+        name, tag = self._named
+        return f"{name}:{tag or 'latest'}"
+
+    @property
+    def _named(self) -> tuple[str, str]:
+        head, separator, last = self.reference.partition("@")[0].rpartition("/")
+        name, _, tag = last.partition(":")
+        return f"{head}{separator}{name}", tag
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def has_podman() -> bool:
 
 
 def load_image(image: CarriedImage, manifest: Manifest, layout: HostLayout) -> None:
-    """Load an image into podman and check that podman knows it under its digest.
+    """Load an image into podman, give it its name, and check that podman knows it by digest.
 
     Raises HostError with podman's own words. Loading twice is harmless.
     """
@@ -45,6 +45,8 @@ def load_image(image: CarriedImage, manifest: Manifest, layout: HostLayout) -> N
             ],
             timeout_s=LOAD_TIMEOUT_S,
         )
+    # podman 5 takes no name from a folder, podman 4 the folder's; a digest is found by name only.
+    run(["podman", "tag", _image_id(image, manifest, layout), image.tagged], timeout_s=60)
     known = run(["podman", "image", "exists", image.pinned], timeout_s=60, check=False)
     if known.returncode != 0:
         raise HostError(
@@ -52,6 +54,13 @@ def load_image(image: CarriedImage, manifest: Manifest, layout: HostLayout) -> N
             needed=image.pinned,
             hint="podman images --digests",
         )
+
+
+def _image_id(image: CarriedImage, manifest: Manifest, layout: HostLayout) -> str:
+    """What podman calls an OCI image: the digest of its configuration (image-spec, manifest.md)."""
+    (path,) = (path for path in image.blobs if path.parts[-1] == image.manifest.value)
+    content = json.loads(layout.blob(manifest.entry(path).digest).read_bytes())
+    return str(content["config"]["digest"]).partition(":")[2]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.__main__ import restore_library_path
 from edgekit.errors import HostError, MissingToolError, PrivilegeError
 from edgekit.system.notify import notify, watchdog_interval
 from edgekit.system.process import redact, run, spawn
@@ -66,6 +67,24 @@ def test_environment_is_exactly_what_is_given() -> None:
     program = "import os;print(sorted(k for k in os.environ if k != 'LC_CTYPE'))"
     done = run([sys.executable, "-c", program], timeout_s=20, env={"ONLY": "1"})
     assert done.text.strip() == "['ONLY']"
+
+
+@pytest.mark.parametrize(
+    ("frozen", "given", "left"),
+    [
+        (True, {"LD_LIBRARY_PATH": "/tmp/_MEI1"}, {}),
+        (True, {"LD_LIBRARY_PATH": "/opt/x/_internal", "LD_LIBRARY_PATH_ORIG": "/opt/cuda"},
+         {"LD_LIBRARY_PATH": "/opt/cuda"}),
+        (True, {"PATH": "/bin"}, {"PATH": "/bin"}),
+        (False, {"LD_LIBRARY_PATH": "/opt/cuda"}, {"LD_LIBRARY_PATH": "/opt/cuda"}),
+    ],
+)  # fmt: skip
+def test_the_hosts_programs_do_not_get_the_libraries_of_a_frozen_one(
+    frozen: bool, given: dict[str, str], left: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "frozen", frozen, raising=False)
+    restore_library_path(given)
+    assert given == left
 
 
 def test_notify_reaches_an_abstract_socket() -> None:

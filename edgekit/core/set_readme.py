@@ -33,6 +33,10 @@ FOR THE OPERATOR
 
       ./edgekit install .
 
+  The host needs {arch}, systemd {systemd} or newer and glibc {glibc} or newer, which
+  `ldd --version` prints. An older glibc stops the program at its start with a line that names
+  GLIBC and a number; nothing has changed then.
+
   If the stick is mounted noexec, copy the file edgekit to a folder that is not, and give
   this folder's path instead of the dot.
 
@@ -74,6 +78,9 @@ def render_readme(manifest: Manifest, root: TrustedRoot, allowed_signers: list[s
         developer_flag=" --insecure-developer-root" if root.developer else "",
         fingerprint="\n".join(f"      {line}" for line in lines),
         warning=warning,
+        arch=manifest.requirements.arch,
+        systemd=manifest.requirements.systemd,
+        glibc=".".join(str(number) for number in manifest.requirements.glibc),
         signer=allowed_signers[0].split(" ")[0],
         allowed="\n".join(f"      {line}" for line in allowed_signers),
     )

@@ -21,11 +21,14 @@ from edgekit.system.sandbox_probe import FORBIDDEN, RUN_FROM_STATE
 from tests.support.appliance import MODEL, DemoSet
 from tools import sealed_host
 from tools.demo_guest import UNITS, sandbox_probe_job
+from tools.rootfs import SUITE
 from tools.sealed_host import BootResult, SealedHost
 
 MAX_SCORE_TENTHS = {"gateway": 5, "auditd": 5, "forward": 5, f"engine@{MODEL}": 5}
 WATCHDOG_S = int(os.environ.get("EDGEKIT_LIFE_WATCHDOG_S", "6"))
 """Shorter than the unit's own 90 s, to save time; `EDGEKIT_LIFE_WATCHDOG_S=90` measures that."""
+DEBIAN = os.environ.get("EDGEKIT_LIFE_DEBIAN", SUITE)
+"""The host's Debian release; `EDGEKIT_LIFE_DEBIAN=trixie` tells the story on systemd 257."""
 PODMAN = ("podman", "crun")
 
 TOOLS = f"""
@@ -311,7 +314,8 @@ def life(
     stick = demo_set.folder.parent
     assert newer_set.folder.parent == junk_set.folder.parent == stick
     work = tmp_path_factory.mktemp("life")
-    rootfs = sealed_host.build_rootfs(sealed_host.default_cache_dir(), packages=PODMAN)
+    rootfs = sealed_host.build_rootfs(
+        sealed_host.default_cache_dir(), packages=PODMAN, suite=DEBIAN)
     lived = Life(work / "out")
     lived.out.mkdir()
     with SealedHost(rootfs, work / "hosts", "life") as host:

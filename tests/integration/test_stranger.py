@@ -6,6 +6,7 @@ run as they stand, on a Debian without Python and without edgekit.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -189,6 +190,12 @@ def test_a_stranger_checks_a_real_set_by_its_own_readme(machine: Machine, real: 
     assert 'Good "edgekit-set" signature for developer' in done.stdout
     assert "vol-0001.ekv: OK" in done.stdout
     assert real.line in (real.folder / "README.txt").read_text("utf-8")
+
+
+def test_the_readme_says_which_host_can_run_the_program(real: Given) -> None:
+    requirements = json.loads((real.folder / "manifest.json").read_bytes())["requirements"]
+    newest = ".".join(str(number) for number in requirements["glibc"])
+    assert f"glibc {newest} or newer" in (real.folder / "README.txt").read_text("utf-8")
 
 
 def test_the_courier_checks_a_real_set(machine: Machine, real: Given) -> None:

@@ -1,4 +1,7 @@
-"""The audit writer's loop: collect what waits on every connection, commit it once, answer."""
+"""The audit writer's loop: collect what waits on every connection, commit it once, answer.
+
+A large batch is answered after the next one was collected and sealed: the disk works meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import stat
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,14 +24,17 @@ from edgekit.auditd.protocol import (
     encode_refusal,
     parse_datagram,
 )
-from edgekit.auditd.writer import Writer
+from edgekit.auditd.writer import Result, Writer
 from edgekit.core.audit_checkpoint import Checkpoint
 from edgekit.core.audit_record import AuditEvent, own_event
-from edgekit.errors import AuditError, AuditUnavailableError
+from edgekit.errors import AuditUnavailableError
 
 MAX_CONNECTIONS = 64
 MAX_BATCH = 512
-SETTLE_S = 1.0
+SETTLE_S = 0.1
+"""The kept head, a signature that is owed: so much later than the record, while others come."""
+
+LEFT_LOOK_S = 1.0
 GIVE_UP_S = 60.0
 """How long a gateway may take to answer a request that it recorded with an earlier writer."""
 
@@ -41,7 +47,7 @@ _UCRED = struct.Struct("3i")
 class Peer:
     """A connected client, the user it runs as (SO_PEERCRED), and answers it has yet to read.
 
-    While answers wait, nothing more is read from it, so they never exceed one batch.
+    While answers wait, nothing more is read from it, so they never exceed two batches.
     """
 
     sock: socket.socket
@@ -123,20 +129,26 @@ class Server:
                 self._left.clear()
             ready = {key.fd for key, _ in self._selector.select(self._patience())}
             self._deliver(ready)
-            self._commit(self._collect(ready))
+            if items := self._collect(ready):
+                self._commit(items)
+            else:
+                self._writer.finish()
             self._close_requests()
             if self._listener.fileno() in ready:
                 self._accept()
             if self._stopping.fileno() in ready:
+                self._writer.finish()
                 return
 
     def _patience(self) -> float:
         """Seconds until something is due even when nobody asks."""
+        if self._writer.is_busy:
+            return 0
         due = [self._writer.due_in_s(SETTLE_S)]
         if self._ping_every is not None:
             due.append(self._ping_every)
         if self._left:
-            due.append(SETTLE_S)
+            due.append(LEFT_LOOK_S)
         return min(due)
 
     def close(self) -> None:
@@ -201,12 +213,11 @@ class Server:
                 self._answer(peer, encode_refusal(wish.number, wish.refusal))
             else:
                 wanted.append((peer, wish.number, wish.event))
-        try:
-            results = self._writer.commit([event for _, _, event in wanted])
-        except AuditError as error:
-            for peer, number, _ in wanted:
-                self._answer(peer, encode_refusal(number, error.message))
-            raise
+        events = [event for _, _, event in wanted]
+        self._writer.commit(events, lambda results: self._tell(wanted, results))
+
+    def _tell(self, wanted: list[tuple[Peer, int, AuditEvent]], results: Sequence[Result]) -> None:
+        """Each its answer: what it sent is durable, or why not."""
         for (peer, number, event), result in zip(wanted, results, strict=True):
             if isinstance(result, str):
                 self._answer(peer, encode_refusal(number, result))

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from edgekit.core.audit_keys import LOG_ID_PATTERN, MacKey
 from edgekit.core.audit_record import AuditEvent, Times
 from edgekit.core.fields import Fields
+from edgekit.core.record_json import encode_record
 from edgekit.core.strict_json import MAX_INTEGER, parse_strict
 from edgekit.errors import AuditAlteredError, AuditFormatError, FormatError
 
@@ -80,24 +81,34 @@ def next_chain(chain: bytes, line: bytes) -> bytes:
     return hashlib.sha384(chain + leaf).digest()
 
 
+class Sealed(NamedTuple):
+    """Records in their order: lines (no newlines), leaves, and the chain value after the last."""
+
+    lines: list[bytes]
+    leaves: list[bytes]
+    chain: bytes
+
+
 def seal_records(
     events: Iterable[AuditEvent], seq: int, chain: bytes, when: Times, key: MacKey
-) -> Iterator[tuple[bytes, bytes, bytes]]:
+) -> Sealed:
     """The records after record `seq`, whose chain value is `chain`, sealed with the epoch's key.
 
-    Yields each one's line (no newline), its leaf, and the chain value after it. This is all that
-    the audit writer's processor does at its busiest: one loop, a third faster than a call for each.
+    This is all that the audit writer's processor does at its busiest: one loop, a third faster than
+    a call for each.
     """
     times = {"t_utc": when.t_utc, "t_boot_ns": when.t_boot_ns, "boot_id": when.boot_id}
-    encode, mac, sha384 = _ENCODER.encode, key.mac, hashlib.sha384
+    encode, mac, sha384 = encode_record, key.mac, hashlib.sha384
+    lines, leaves = [], []
     for event in events:
         seq += 1
-        table = {**event.fields, "seq": seq, "prev": chain.hex(), **times}
-        body = encode(table).encode("ascii")
+        body = encode({**event.fields, "seq": seq, "prev": chain.hex(), **times})
         line = b'%b,"~mac":"%b"}' % (body[:-1], mac(body).encode("ascii"))
         leaf = sha384(b"\x00" + line).digest()
         chain = sha384(chain + leaf).digest()
-        yield line, leaf, chain
+        lines.append(line)
+        leaves.append(leaf)
+    return Sealed(lines, leaves, chain)
 
 
 def encode_head(head: Head) -> bytes:

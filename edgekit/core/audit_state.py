@@ -126,11 +126,7 @@ class LogState:
 
     def write(self, events: Iterable[AuditEvent], when: Times, key: MacKey) -> list[bytes]:
         """The lines (no newlines) of the next records, which are then part of this state."""
-        lines, leaves = [], []
-        for line, leaf, chain in seal_records(events, self.seq, self.chain, when, key):
-            lines.append(line)
-            leaves.append(leaf)
-            self.chain = chain
+        lines, leaves, self.chain = seal_records(events, self.seq, self.chain, when, key)
         self.tree.extend(leaves)
         self.seq += len(lines)
         self.epoch.records += len(lines)

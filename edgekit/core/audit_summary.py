@@ -17,9 +17,10 @@ class AuditSummary:
     """What an intact log holds. Times in microseconds since 1970 as the host's clock had them.
 
     `orphans` are requests without a response: in flight now, or given up after a crash.
-    `unacknowledged` are records after the kept head, which a crash may leave. `signer` is the audit
-    key's fingerprint, None when no checkpoint could be checked; `borrowed` says that it came with
-    what it signed. `removed` is what the log says of the records before its first.
+    `unacknowledged` are records after the kept head: the newest ones while a writer runs, and what
+    a crash left. `signer` is the audit key's fingerprint, None when no checkpoint could be checked;
+    `borrowed` says that it came with what it signed. `removed` is what the log says of the records
+    before its first.
     """
 
     verdict: Verdict

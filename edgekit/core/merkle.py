@@ -10,7 +10,7 @@ n: with them alone more leaves can be added and the root be computed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from edgekit.errors import AuditFormatError
 
@@ -60,17 +60,22 @@ class Tree:
         peaks.append(leaf)
         self._size += 1
 
-    def extend(self, leaves: Iterable[bytes]) -> None:
-        """Add leaf hashes, in their order."""
-        size, peaks, sha384 = self._size, self._peaks, hashlib.sha384
-        for node in leaves:
-            width = size
-            while width & 1:
-                node = sha384(b"\x01" + peaks.pop() + node).digest()  # noqa: PLW2901
-                width >>= 1
-            peaks.append(node)
-            size += 1
-        self._size = size
+    def extend(self, leaves: Sequence[bytes]) -> None:
+        """Add leaf hashes, in their order: level by level, each of it in one go."""
+        if len(leaves) == 1:
+            self.add(leaves[0])
+            return
+        nodes, width, right, sha384 = list(leaves), self._size, [], hashlib.sha384
+        while nodes:
+            if width & 1:
+                nodes.insert(0, self._peaks.pop())
+            if len(nodes) & 1:
+                right.append(nodes.pop())
+            pairs = zip(nodes[::2], nodes[1::2], strict=True)
+            nodes = [sha384(b"\x01" + left + other).digest() for left, other in pairs]
+            width >>= 1
+        self._peaks.extend(reversed(right))
+        self._size += len(leaves)
 
     def root(self) -> bytes:
         """The tree's root; SHA-384 of nothing for an empty tree."""

@@ -1,10 +1,11 @@
 """The audit log's one writer. What the files are: `system.audit_files`.
 
 A batch is durable (one write, one fdatasync) before the head moves, so the head never leads the
-records. It may lag: after a crash by the batch nobody was told about, and after a power cut by what
-was written since `settle`. Records after the head are therefore fine; records missing before it
-mean the log was cut. The head is one sector, overwritten in place: a new file and a rename for
-every batch made an append three times slower (measured, ext4). A failed write or sync is final:
+records. It may lag: after a crash by the batch nobody was told about and by those of the last 10 ms
+(until `settle`), after a power cut by what was written since `settle`. Records after the head are
+therefore fine; records missing before it mean the log was cut. The head is one sector, overwritten
+in place: a new file and a rename for every batch made an append three times slower, and moving it
+with every single one a tenth (measured, ext4). A failed write or sync is final:
 the kernel may have dropped the pages, so the log refuses all further work and nothing is retried.
 
 What needs no hurry is left to `settle`, between batches: signing an ended epoch, wiping its MAC
@@ -13,14 +14,13 @@ key, making the head durable, the heartbeat.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import functools
 import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,10 +42,12 @@ from edgekit.system.audit_files import (
 )
 from edgekit.system.audit_keyring import Keyring, create_keyring, give_to_owner, load_keyring
 from edgekit.system.audit_recovery import Trusted, recover, write_new
+from edgekit.system.background_sync import BackgroundSync
 from edgekit.system.files import ensure_directory, fsync_directory, remove_tree, write_all
 
 SEGMENT_BYTES = 64 << 20
 HEAD_BYTES = 512
+HEAD_EVERY_NS = 10_000_000
 JUMP_US = 2_000_000
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -80,6 +82,24 @@ def _boot_id() -> str:
     return text.strip().replace("-", "")
 
 
+class _Final:
+    """Whatever the disk refuses within it closes the log for good."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.broken = False
+
+    def __enter__(self) -> None:
+        if self.broken:
+            raise AuditUnavailableError("the audit log failed earlier and is closed")
+        self.broken = True
+
+    def __exit__(self, kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, OSError):
+            raise unavailable("cannot write the audit log", self._directory, error) from error
+        self.broken = error is not None
+
+
 class AuditLog:
     """The one writer of an audit log. Use `open_audit_log`; close with `close`."""
 
@@ -102,13 +122,17 @@ class AuditLog:
         self._settings = settings
         self._now = now
         self._sync = sync
+        self._background = BackgroundSync(sync)
+        self._under_way: tuple[int, bytes] | None = None
         self._last = last
-        self._head = state.head()
+        self._acknowledged = state.seq, state.chain
         self._key = keyring.key.at(state.epoch.number)
         self._mac = MacKey(self._key.key)
-        self._broken = False
+        self._final = _Final(directory)
         self._file: int | None = None
         self._head_file: int | None = None
+        self._head_seq: int | None = None
+        self._head_ns = 0
         self._head_unsynced = False
         self._size = 0
         self.signed: Checkpoint | None = None
@@ -117,36 +141,63 @@ class AuditLog:
     @property
     def head(self) -> Head:
         """The state after the last acknowledged record."""
-        return self._head
+        return Head(self._state.log_id, *self._acknowledged)
 
     def append_batch(self, events: Sequence[AuditEvent]) -> list[int]:
         """Make the events durable as the next records; returns their numbers, in order.
 
-        One write and one fdatasync, then the head. Raises AuditUnavailableError when the disk
-        refuses any of it; the log is then closed for good and part of the batch may lie after the
-        head, unacknowledged.
+        One write and one fdatasync. Raises AuditUnavailableError when the disk refuses any of it;
+        the log is then closed for good and part of the batch may lie in it, unacknowledged.
         """
         if not events:
             return []
-        with self._final():
-            now = self._now()
-            lines = self._begin_batch(now)
-            self._notice_jump(lines, now)
-            first = self._state.seq + 1
-            lines += self._state.write(events, now, self._mac)
-            if self._state.epoch.records >= self._state.epoch.pace.records:
-                self._end_epoch(lines, now)
+        with self._final:
+            lines, numbers = self._seal(events)
             self._commit(lines)
-        return list(range(first, first + len(events)))
+        return numbers
+
+    def begin_batch(self, events: Sequence[AuditEvent]) -> list[int]:
+        """As `append_batch`, but the events are durable only after the next call that succeeds.
+
+        Sealing them overlaps with the fdatasync of the batch that was begun before, which is
+        durable when this returns.
+        """
+        if not events:
+            self.finish()
+            return []
+        with self._final:
+            lines, numbers = self._seal(events)
+            self._wait()
+            self._write(lines)
+            self._background.start(self._last_file())
+            self._under_way = self._state.seq, self._state.chain
+        return numbers
+
+    def finish(self) -> None:
+        """Wait until what was begun is durable. Raises as `append_batch`."""
+        with self._final:
+            self._wait()
+
+    def _seal(self, events: Sequence[AuditEvent]) -> tuple[list[bytes], list[int]]:
+        now = self._now()
+        lines = self._begin_batch(now)
+        self._notice_jump(lines, now)
+        first = self._state.seq + 1
+        lines += self._state.write(events, now, self._mac)
+        if self._state.epoch.records >= self._state.epoch.pace.records:
+            self._end_epoch(lines, now)
+        return lines, list(range(first, first + len(events)))
 
     def settle(self) -> None:
         """Do what can wait: heartbeat, signature, key, head. Raises as `append_batch`."""
-        with self._final():
+        with self._final:
             lines = self._begin_batch(self._now())
             self._sign(lines)
             self._commit(lines)
             if self._keyring.key.epoch != self._key.epoch:
                 self._keyring.keep(self._key)
+            if self._head_seq != self._acknowledged[0]:
+                self._move_head()
             if self._head_file is not None and self._head_unsynced:
                 self._sync(self._head_file)
                 self._head_unsynced = False
@@ -155,6 +206,7 @@ class AuditLog:
     def unsettled(self) -> bool:
         """Whether `settle` has something to do other than the heartbeat."""
         behind = self._keyring.key.epoch != self._key.epoch
+        behind |= self._head_seq != self._acknowledged[0]
         return self._head_unsynced or behind or self._state.owed is not None
 
     def heartbeat_in_s(self) -> float:
@@ -165,8 +217,8 @@ class AuditLog:
     def close(self) -> None:
         """End and sign the epoch, release files and lock. Raises as `settle`, files released."""
         try:
-            if not self._broken:
-                with self._final():
+            if not self._final.broken:
+                with self._final:
                     now = self._now()
                     lines = self._begin_batch(now)
                     if self._state.epoch.records > 1:
@@ -174,22 +226,11 @@ class AuditLog:
                     self._commit(lines)
                 self.settle()
         finally:
+            self._background.close()
             for descriptor in (self._file, self._head_file, self._lock):
                 if descriptor is not None:
                     os.close(descriptor)
-            self._file, self._head_file, self._broken = None, None, True
-
-    @contextlib.contextmanager
-    def _final(self) -> Iterator[None]:
-        """Whatever the disk refuses in here closes the log for good."""
-        if self._broken:
-            raise AuditUnavailableError("the audit log failed earlier and is closed")
-        self._broken = True
-        try:
-            yield
-        except OSError as error:
-            raise unavailable("cannot write the audit log", self._directory, error) from error
-        self._broken = False
+            self._file, self._head_file, self._final.broken = None, None, True
 
     def _begin_batch(self, now: Times) -> list[bytes]:
         """The lines that come before all others: a new segment's first, an epoch's last."""
@@ -262,23 +303,44 @@ class AuditLog:
             lines.append(self._encode(event, now))
 
     def _commit(self, lines: list[bytes]) -> None:
+        self._wait()
         if not lines or self._file is None:
             return
-        data = b"\n".join(lines) + b"\n"
-        write_all(self._file, data)  # after a short write the next one says why
+        self._write(lines)
         self._sync(self._file)
-        self._size += len(data)
-        self._move_head(self._state.head())
-        self._head = self._state.head()
+        self._acknowledge(self._state.seq, self._state.chain)
 
-    def _move_head(self, head: Head) -> None:
+    def _write(self, lines: list[bytes]) -> None:
+        data = b"\n".join(lines) + b"\n"
+        write_all(self._last_file(), data)  # after a short write the next one says why
+        self._size += len(data)
+
+    def _wait(self) -> None:
+        if self._under_way is not None:
+            self._background.wait()
+            self._acknowledge(*self._under_way)
+            self._under_way = None
+
+    def _last_file(self) -> int:
+        assert self._file is not None
+        return self._file
+
+    def _acknowledge(self, seq: int, chain: bytes) -> None:
+        """The records up to this one are durable; the head follows, if not at once."""
+        self._acknowledged = seq, chain
+        now_ns = self._last.t_boot_ns if self._last is not None else 0
+        if abs(now_ns - self._head_ns) >= HEAD_EVERY_NS:
+            self._head_ns = now_ns
+            self._move_head()
+
+    def _move_head(self) -> None:
         if self._head_file is None:
             path = self._directory / HEAD_NAME
             self._head_file = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        data = head_sector(head)
+        data = head_sector(self.head)
         if os.pwrite(self._head_file, data, 0) != len(data):
             raise OSError(f"short write to {HEAD_NAME}")
-        self._head_unsynced = True
+        self._head_seq, self._head_unsynced = self._acknowledged[0], True
 
 
 def open_audit_log(

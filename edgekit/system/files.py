@@ -82,9 +82,9 @@ def discard_temporaries(folder: Path) -> None:
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Write all bytes, however many short writes it takes. Raises OSError."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    written = os.write(descriptor, data)
+    while written < len(data):
+        written += os.write(descriptor, memoryview(data)[written:])
 
 
 def pwrite_all(descriptor: int, data: memoryview, offset: int) -> None:

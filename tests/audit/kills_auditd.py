@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from edgekit.auditd import daemon, server
-from edgekit.auditd.writer import Writer
+from edgekit.auditd.writer import Answer, Writer
 from edgekit.core.audit_record import AuditEvent
 
 GIVE_UP_S = 2.0
@@ -21,16 +21,16 @@ def acknowledge_first() -> None:
     commit, settle = Writer.commit, Writer.settle
     held: list[AuditEvent] = []
 
-    def hold(_writer: Writer, events: Sequence[AuditEvent]) -> list[int | str]:
+    def hold(_writer: Writer, events: Sequence[AuditEvent], answer: Answer) -> None:
         held.extend(events)
-        return list(range(1, 1 + len(events)))
+        answer(list(range(1, 1 + len(events))))
 
     def write(writer: Writer) -> None:
-        commit(writer, held)
+        commit(writer, list(held), lambda _: None)
         held.clear()
         settle(writer)
 
-    Writer.commit, Writer.settle = hold, write  # type: ignore[method-assign]
+    Writer.commit, Writer.settle = hold, write  # type: ignore[method-assign,assignment]
 
 
 if __name__ == "__main__":

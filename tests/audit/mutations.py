@@ -106,6 +106,7 @@ def make_subject(directory: Path, records: int = RECORDS) -> Subject:
     while log.head.seq < records:
         log.append_batch([_request(number)])
         number += 1
+    log.settle()  # the head follows
     keyring = load_keyring(directory, log.head.log_id)
     segments = [path.read_bytes().split(b"\n")[:-1] for path in written.segments()]
     evidence = _with_anchor(written.evidence(), segments)

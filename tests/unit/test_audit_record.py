@@ -16,8 +16,7 @@ NEVER = Times(0, 0, "b")
 
 
 def encode(event: AuditEvent, when: Times = NEVER) -> bytes:
-    ((line, _, _),) = seal_records((event,), 2**62 - 1, bytes(48), when, MacKey(bytes(48)))
-    return line
+    return seal_records((event,), 2**62 - 1, bytes(48), when, MacKey(bytes(48))).lines[0]
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,14 @@ def test_tree_goes_on_from_its_peaks() -> None:
         assert tree.root() == defined_root(LEAVES)
 
 
+def test_many_leaves_at_once_are_the_same_tree() -> None:
+    for size in range(len(LEAVES) + 1):
+        for middle in range(size + 1):
+            tree = grown(middle)
+            tree.extend(LEAVES[middle:size])
+            assert (tree.size, tree.peaks()) == (size, grown(size).peaks())
+
+
 def test_peaks_of_another_size_are_refused() -> None:
     for size, peaks in ((3, grown(4).peaks()), (1, (b"short",)), (0, grown(1).peaks())):
         with pytest.raises(AuditFormatError):

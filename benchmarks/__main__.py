@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...] [--bytes N] [--rounds N] [--keep DIR] [--json]`."""
+"""`python -m benchmarks [NAME ...] [--bytes N] [--rounds N] [--keep DIR] [--only WORD ...] [--json]`."""
 
 from __future__ import annotations
 
@@ -77,7 +77,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--caches", choices=CACHES, help="only these page caches, where both would be measured"
     )
+    parser.add_argument(
+        "--only", nargs="+", metavar="WORD",
+        help="the reference and contenders with one of these words in their names",
+    )
     arguments = parser.parse_args()
+    if arguments.only:
+        measure.only_words = tuple(arguments.only)
     if arguments.caches:
         measure.only_caches = arguments.caches
     unknown = set(arguments.names) - set(BENCHMARKS)

@@ -24,6 +24,9 @@ CACHES = ("warm", "cold")
 only_caches: str | None = None
 """Which page caches to measure with, both unless set: a long comparison may go in two parts."""
 
+only_words: tuple[str, ...] = ()
+"""With any, contenders other than the reference take part if one is in their name."""
+
 PYTHON_CHILD = (sys.executable, "-m", "benchmarks.child")
 
 
@@ -127,6 +130,11 @@ def compare(
     What they write to `{target}` is removed, and everything dirty is flushed, outside the measured
     time. Raises CalledProcessError when a contender fails.
     """
+    contenders = [
+        contender
+        for index, contender in enumerate(contenders)
+        if not only_words or not index or any(word in contender.name for word in only_words)
+    ]
     runs = [
         [_run(contender, folder / "target", cold=cold) for contender in contenders]
         for _ in range(rounds)

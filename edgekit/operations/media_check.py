@@ -18,7 +18,8 @@ from edgekit.core.findings import Finding, Seen
 from edgekit.exit_codes import ExitCode
 from edgekit.operations.verify import Trusting
 from edgekit.operations.vouch import copies_to_read, look_at, vouch
-from edgekit.system.medium import CopyChecker, DirectReader, OpenReader
+from edgekit.system.block_reader import MediumReader, OpenReader
+from edgekit.system.medium import CopyChecker
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def check_media(
     listener: Listener,
     *,
     partial: bool = False,
-    open_reader: OpenReader = DirectReader,
+    open_reader: OpenReader = MediumReader,
 ) -> MediaReport:
     """Read a set's files once, from the medium, and list everything that is wrong with them.
 

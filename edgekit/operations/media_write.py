@@ -27,8 +27,9 @@ from edgekit.errors import (
 )
 from edgekit.operations.verify import Trusting
 from edgekit.operations.vouch import Vouched, copies_to_read, look_at, readable_copies, vouch
+from edgekit.system.block_reader import MediumReader, OpenReader
 from edgekit.system.files import free_bytes, fsync_directory, translate_os_error
-from edgekit.system.medium import CopyChecker, DirectReader, OpenReader, reason_of
+from edgekit.system.medium import CopyChecker, reason_of
 from edgekit.system.volumes import hash_view
 
 SYNC_BYTES = 64 << 20
@@ -83,7 +84,7 @@ def write_media(
     trusting: Trusting | None,
     listener: Listener,
     *,
-    open_reader: OpenReader = DirectReader,
+    open_reader: OpenReader = MediumReader,
 ) -> Written:
     """Copy a set, or these volumes of it, into `destination/NAME-VERSION/` and prove it is there.
 

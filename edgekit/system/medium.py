@@ -6,89 +6,20 @@ What counts on a stick is what it will say next week, not what the kernel still 
 from __future__ import annotations
 
 import errno
-import fcntl
-import mmap
 import os
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial as bind
 from pathlib import Path
-from typing import Protocol
 
 from edgekit.core.digest import new_hasher
 from edgekit.core.events import Advanced, Finished, Listener, Started
 from edgekit.core.findings import Contents, Copy, Flaw, Wanted
 from edgekit.core.release import BLOCK_BYTES
+from edgekit.system.block_reader import BlockReader, OpenReader, block_buffer
 from edgekit.system.files import translate_os_error
 from edgekit.system.volumes import hash_view, worker_count
-
-DIRECT_ALIGNMENT = 4096
-
-
-class BlockReader(Protocol):
-    """Reads one file of a medium. Offsets are multiples of `DIRECT_ALIGNMENT`."""
-
-    def read_into(self, buffer: memoryview, length: int, offset: int) -> int:
-        """Fill `buffer`, which is at least `length` bytes rounded up to the alignment.
-
-        Returns how many of the `length` bytes there are; fewer only at the end of the file. Raises
-        OSError. Called from several threads.
-        """
-
-    def close(self) -> None:
-        """Let go of the file."""
-
-
-OpenReader = Callable[[Path], BlockReader]
-
-
-class DirectReader:
-    """Reads from the medium itself: O_DIRECT, or else after dropping the page cache of the file."""
-
-    def __init__(self, path: Path) -> None:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-        try:
-            self._descriptor = os.open(path, flags | os.O_DIRECT)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            self._descriptor = os.open(path, flags)
-            self._drop_cache()
-
-    def read_into(self, buffer: memoryview, length: int, offset: int) -> int:
-        end = -(-length // DIRECT_ALIGNMENT) * DIRECT_ALIGNMENT
-        position = 0
-        while position < length:
-            try:
-                count = os.preadv(self._descriptor, [buffer[position:end]], offset + position)
-            except OSError as error:
-                if error.errno != errno.EINVAL or not self._leave_direct():
-                    raise
-                continue
-            position += count
-            if count == 0:
-                break
-        return min(position, length)
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-    def _leave_direct(self) -> bool:
-        """Go on through the page cache where O_DIRECT opens but does not read; False if it was."""
-        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
-        if not flags & os.O_DIRECT:
-            return False
-        fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
-        self._drop_cache()
-        return True
-
-    def _drop_cache(self) -> None:
-        with suppress(OSError):
-            os.fsync(self._descriptor)
-        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class CopyChecker:
@@ -176,8 +107,8 @@ class CopyChecker:
     def _read(self, reader: BlockReader, length: int, offset: int) -> memoryview:
         """Up to `length` bytes, in this thread's own page-aligned buffer."""
         if not hasattr(self._local, "buffer"):
-            self._local.buffer = mmap.mmap(-1, BLOCK_BYTES)
-        view = memoryview(self._local.buffer)
+            self._local.buffer = block_buffer(BLOCK_BYTES)
+        view: memoryview = self._local.buffer
         return view[: reader.read_into(view, length, offset)]
 
 

@@ -1,7 +1,7 @@
 """Reading volumes (step V7): blocks are hashed by all cores while bytes stream, memory stays flat.
 
-Every block is read exactly once, hashed in memory, and only then handed on, so a medium that
-answers differently the second time has no second time (invariant I2). Writing is in
+Every block is read exactly once, past the page cache, hashed in memory, and only then handed on, so
+a medium that answers differently the second time has no second time (invariant I2). Writing is in
 `volume_writer.py`.
 """
 
@@ -12,16 +12,16 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from queue import SimpleQueue
 
 from edgekit.core.digest import Digest, new_hasher
 from edgekit.core.events import Advanced, Finished, Listener, Started
 from edgekit.core.release import VolumeTable
 from edgekit.errors import DigestError
+from edgekit.system.block_reader import BlockReader, DirectReader, block_buffer
 from edgekit.system.files import pwrite_all, translate_os_error
 
 SLICE_BYTES = 256 << 10
@@ -29,8 +29,11 @@ SLICE_BYTES = 256 << 10
 
 MAX_WORKERS = 8
 
+READS_AHEAD = 4
+"""Threads beside those that hash, so that the medium always has a block to read."""
+
 MAX_OPEN_BLOBS = 64
-"""Blobs a worker writes before it lands them; all workers together stay below 1,024 open files."""
+"""Blobs a thread writes before it lands them; all together stay below 1,024 open files."""
 
 SYNCERS = 16
 """Threads that only wait in fsync: the kernel serves many waiting ones with one journal commit."""
@@ -75,29 +78,6 @@ def write_out(descriptor: int, data: memoryview, offset: int) -> None:
     os.posix_fadvise(descriptor, offset, len(data), os.POSIX_FADV_DONTNEED)
 
 
-class _Buffers:
-    """A fixed set of block buffers; taking one waits until one is free, which bounds memory."""
-
-    def __init__(self, count: int, size: int) -> None:
-        self._free: SimpleQueue[bytearray] = SimpleQueue()
-        for _ in range(count):
-            self._free.put(bytearray(size))
-
-    def take(self) -> bytearray:
-        return self._free.get()
-
-    def give_back(self, buffer: bytearray) -> None:
-        self._free.put(buffer)
-
-    @contextmanager
-    def borrow(self) -> Iterator[bytearray]:
-        buffer = self.take()
-        try:
-            yield buffer
-        finally:
-            self.give_back(buffer)
-
-
 Sink = Callable[[int, int, memoryview], None]
 """Receives (volume index, offset, verified bytes), from several threads, each byte once."""
 
@@ -118,24 +98,19 @@ def read_volumes(
     """
     blocks = _wanted_blocks(table, wanted)
     listener(Started(task, sum(length for _, _, length in blocks)))
-    buffers = _Buffers(worker_count() + 1, table.block_bytes)
-    ahead = worker_count()
+    local = threading.local()
     stop = threading.Event()
-    with _open_volumes(path_of, {volume for volume, _, _ in blocks}) as descriptors:
+    with _open_volumes(path_of, {volume for volume, _, _ in blocks}) as readers:
 
         def work(position: int) -> int:
             if stop.is_set():
                 return 0
-            for soon, index, size in blocks[position + ahead : position + ahead + 1]:
-                _start_reading(descriptors[soon], index * table.block_bytes, size)
             volume, number, length = blocks[position]
-            offset = number * table.block_bytes
-            with buffers.borrow() as buffer:
-                view = memoryview(buffer)[:length]
-                _read_exactly(descriptors[volume], view, offset, table.volumes[volume].name)
-                _check_block(table, volume, number, view)
-                if sink is not None:
-                    sink(volume, offset, view)
+            buffer = _own_buffer(local, table.block_bytes)
+            view = _read_block(readers[volume], buffer, table, volume, number)
+            _check_block(table, volume, number, view)
+            if sink is not None:
+                sink(volume, number * table.block_bytes, view)
             listener(Advanced(task, length))
             return length
 
@@ -144,9 +119,17 @@ def read_volumes(
     return total
 
 
+def _own_buffer(local: threading.local, size: int) -> memoryview:
+    """The one block buffer of this thread: memory stays flat."""
+    if not hasattr(local, "buffer"):
+        local.buffer = block_buffer(size)
+    buffer: memoryview = local.buffer
+    return buffer
+
+
 def _run_all(work: Callable[[int], int], count: int, stop: threading.Event) -> int:
     """Run work over 0 to count - 1; the first error (in that order) wins and stops the rest."""
-    with ThreadPoolExecutor(worker_count()) as pool:
+    with ThreadPoolExecutor(worker_count() + READS_AHEAD) as pool:
         futures = [pool.submit(work, position) for position in range(count)]
         try:
             return sum(future.result() for future in futures)
@@ -180,47 +163,43 @@ def _wanted_blocks(
 @contextmanager
 def _open_volumes(
     path_of: Callable[[int], Path], indexes: set[int]
-) -> Iterator[dict[int, int]]:
-    """One descriptor per volume for the whole pass, so nobody can swap a file in between."""
-    descriptors: dict[int, int] = {}
+) -> Iterator[dict[int, BlockReader]]:
+    """One reader per volume for the whole pass, so nobody can swap a file in between."""
+    readers: dict[int, BlockReader] = {}
     try:
         for index in sorted(indexes):
             path = path_of(index)
             try:
-                descriptors[index] = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-                os.posix_fadvise(descriptors[index], 0, 0, os.POSIX_FADV_SEQUENTIAL)
+                readers[index] = DirectReader(path)
             except OSError as error:
                 raise translate_os_error(error, f"reading {path.name}") from error
-        yield descriptors
+        yield readers
     finally:
-        for descriptor in descriptors.values():
-            os.close(descriptor)
+        for reader in readers.values():
+            reader.close()
 
 
-def _start_reading(descriptor: int, offset: int, length: int) -> None:
-    """Let the medium begin with the block that a worker will want next; only a hint."""
-    with suppress(OSError):
-        os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED)
-
-
-def _read_exactly(descriptor: int, view: memoryview, offset: int, name: str) -> None:
-    position = 0
-    while position < len(view):
-        try:
-            count = os.preadv(descriptor, [view[position:]], offset + position)
-        except OSError as error:
-            raise DigestError(
-                f"volume {name} cannot be read",
-                found=f"{os.strerror(error.errno or 0)} at byte {offset + position}",
-                hint=f"copy {name} again, or use another stick",
-            ) from error
-        if count == 0:
-            raise DigestError(
-                f"volume {name} ends too early",
-                found=f"{offset + position} bytes",
-                hint=f"copy {name} again",
-            )
-        position += count
+def _read_block(
+    reader: BlockReader, buffer: memoryview, table: VolumeTable, volume: int, number: int
+) -> memoryview:
+    name, offset = table.volumes[volume].name, number * table.block_bytes
+    length = min(table.block_bytes, table.volumes[volume].size - offset)
+    try:
+        count = reader.read_into(buffer, length, offset)
+    except OSError as error:
+        raise DigestError(
+            f"volume {name} cannot be read",
+            where=f"block {number}, bytes {offset} to {offset + length - 1}",
+            found=os.strerror(error.errno or 0),
+            hint=f"copy {name} again, or use another stick",
+        ) from error
+    if count < length:
+        raise DigestError(
+            f"volume {name} ends too early",
+            found=f"{offset + count} bytes",
+            hint=f"copy {name} again",
+        )
+    return buffer[:length]
 
 
 def _check_block(table: VolumeTable, volume: int, number: int, view: memoryview) -> None:

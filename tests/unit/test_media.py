@@ -36,7 +36,7 @@ from edgekit.exit_codes import ExitCode
 from edgekit.operations.media_check import MediaReport, check_media
 from edgekit.operations.media_write import parse_volume_numbers, write_media
 from edgekit.operations.verify import Trusting, verify_everything
-from edgekit.system.medium import DirectReader, OpenReader
+from edgekit.system.block_reader import MediumReader, OpenReader
 from edgekit.system.process import run
 from edgekit.system.trust_store import TrustStore
 from tests.support.sets import Hole, RootBuilder, SetBuilder, quiet
@@ -68,7 +68,7 @@ class Fixture:
         self.nobody = Trusting(HostLayout(base / "courier"))
 
     def check(
-        self, *folders: Path, partial: bool = False, open_reader: OpenReader = DirectReader,
+        self, *folders: Path, partial: bool = False, open_reader: OpenReader = MediumReader,
         trusting: Trusting | None = None,
     ) -> MediaReport:
         return check_media(folders, trusting or self.trusting, quiet, partial=partial,
@@ -110,7 +110,7 @@ def flip(path: Path, offset: int) -> None:
 def reader_that(harm: Callable[[Path, int, memoryview], None]) -> OpenReader:
     """A medium on which `harm` happens to what is read; it may raise OSError."""
 
-    class Harmed(DirectReader):
+    class Harmed(MediumReader):
         def __init__(self, path: Path) -> None:
             super().__init__(path)
             self._path = path
@@ -437,7 +437,7 @@ def test_entries_are_found_at_every_edge(sets: Fixture) -> None:
 def test_a_file_system_without_direct_reads_is_read_all_the_same() -> None:
     with pytest.raises(OSError, match="Invalid argument"):
         os.open("/proc/version", os.O_RDONLY | os.O_DIRECT)
-    reader = DirectReader(Path("/proc/version"))
+    reader = MediumReader(Path("/proc/version"))
     buffer = bytearray(4096)
     count = reader.read_into(memoryview(buffer), 4096, 0)
     reader.close()

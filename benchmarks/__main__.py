@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...] [--bytes N] [--rounds N] [--keep DIR] [--only WORD ...] [--json]`."""
+"""`python -m benchmarks [NAME ...]`; `--help` says what else."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def main() -> None:
     """Run the named benchmarks, or all, and print their rows."""
     arguments = _arguments()
     names = arguments.names or list(BENCHMARKS)
-    work = arguments.keep or WORK
+    work = (arguments.keep or WORK).absolute()
     work.mkdir(parents=True, exist_ok=True)
     needed = 0 if any(work.iterdir()) or not set(names) - WITHOUT_PAYLOAD else arguments.bytes
     if shutil.disk_usage(work).free < COPIES * needed:

@@ -35,12 +35,13 @@ class Contender:
     """A named command line; `{target}` in it becomes a folder that does not exist yet.
 
     With `reports_seconds` the child prints its own seconds, without interpreter start and imports;
-    otherwise the whole process is timed.
+    otherwise the whole process is timed. For warm caches all files below `reads` are read before.
     """
 
     name: str
     argv: tuple[str, ...]
     reports_seconds: bool = False
+    reads: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +89,19 @@ class _Run:
     peak: int
 
 
-def python_child(name: str, task: str, *arguments: str | Path) -> Contender:
+def python_child(
+    name: str, task: str, *arguments: str | Path, reads: Path | None = None
+) -> Contender:
     """A contender that is a function of benchmarks/child.py."""
-    return Contender(name, (*PYTHON_CHILD, task, *map(str, arguments)), reports_seconds=True)
+    argv = (*PYTHON_CHILD, task, *map(str, arguments))
+    return Contender(name, argv, reports_seconds=True, reads=reads)
 
 
-def shell(name: str, script: str, *arguments: str | Path) -> Contender:
+def shell(
+    name: str, script: str, *arguments: str | Path, reads: Path | None = None
+) -> Contender:
     """A contender that is a line of sh; `$1`, `$2`, ... are the arguments."""
-    return Contender(name, ("sh", "-ec", script, "sh", *map(str, arguments)))
+    return Contender(name, ("sh", "-ec", script, "sh", *map(str, arguments)), reads=reads)
 
 
 def run_child(task: str, *arguments: str | Path) -> None:
@@ -172,6 +178,9 @@ def _run(contender: Contender, target: Path, *, cold: bool) -> _Run:
     os.sync()
     if cold:
         DROP_CACHES.write_text("3\n")
+    elif contender.reads is not None:
+        warm = ["find", str(contender.reads), "-type", "f", "-exec", "cat", "{}", "+"]
+        subprocess.run(warm, stdout=subprocess.DEVNULL, check=True)
     argv = [part.replace("{target}", str(target)) for part in contender.argv]
     started = time.monotonic()
     process = subprocess.Popen(argv, stdout=subprocess.PIPE)

@@ -28,7 +28,7 @@ def rauc_extract(files: Path, folder: Path) -> list[Contender]:
     if not place.exists():
         _make_rauc_bundle(files, place)
     script = 'rauc extract --keyring="$1/cert.pem" "$1/bundle.raucb" "$2" >/dev/null 2>&1; sync'
-    return [shell("rauc extract, sync", script, place, "{target}")]
+    return [shell("rauc extract, sync", script, place, "{target}", reads=place)]
 
 
 def _make_rauc_bundle(files: Path, place: Path) -> None:
@@ -80,7 +80,10 @@ def restic_restore(files: Path, folder: Path) -> list[Contender]:
             return []
         _run("sh", "-ec", f'{restic} init; {restic} backup "$1"', "sh", files)
     return [
-        shell("restic restore, sync", f'{restic} restore latest --target "$1"; sync', "{target}")
+        shell(
+            "restic restore, sync", f'{restic} restore latest --target "$1"; sync', "{target}",
+            reads=place,
+        )
     ]
 
 
@@ -103,7 +106,7 @@ def model_signing_verify(files: Path, folder: Path) -> list[Contender]:
         _run("openssl", "ec", "-in", key, "-pubout", "-out", place / "public.pem")
         _run(program, "sign", "key", files, "--private_key", key, "--signature", place / "sig")
     script = '"$1" verify key "$2" --signature "$3/sig" --public_key "$3/public.pem" >/dev/null'
-    return [shell("model_signing verify, no copy", script, program, files, place)]
+    return [shell("model_signing verify, no copy", script, program, files, place, reads=files)]
 
 
 def _link(source: str, target: str) -> None:

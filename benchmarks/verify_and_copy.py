@@ -19,9 +19,14 @@ def run(folder: Path, total: int, rounds: int) -> list[Row]:
     """Rows for warm and cold caches; the reference is `cp -r` then `sync`."""
     files = folder / "files"
     contenders = [
-        shell("cp -r, sync", 'cp -r "$1" "$2"; sync', files, "{target}"),
-        python_child("edgekit, sha256 blocks", "verify-and-copy", folder / "sha256", "{target}"),
-        python_child("edgekit, sha384 blocks", "verify-and-copy", folder / "sha384", "{target}"),
+        shell("cp -r, sync", 'cp -r "$1" "$2"; sync', files, "{target}", reads=files),
+        *(
+            python_child(
+                f"edgekit, {algorithm} blocks", "verify-and-copy", folder / algorithm, "{target}",
+                reads=folder / algorithm,
+            )
+            for algorithm in ("sha256", "sha384")
+        ),
         *_peers(files),
         *rauc_extract(files, folder),
         *restic_restore(files, folder),
@@ -35,8 +40,8 @@ def _peers(files: Path) -> list[Contender]:
     peers = []
     if installed("sha384sum"):
         script = 'sha384sum "$1"/* >/dev/null; cp -r "$1" "$2"; sync'
-        peers.append(shell("sha384sum, cp -r, sync", script, files, "{target}"))
+        peers.append(shell("sha384sum, cp -r, sync", script, files, "{target}", reads=files))
     if installed("rsync"):
         script = 'rsync -a --fsync "$1/" "$2"'
-        peers.append(shell("rsync --fsync", script, files, "{target}"))
+        peers.append(shell("rsync --fsync", script, files, "{target}", reads=files))
     return peers

@@ -1,12 +1,13 @@
 """Reading large files in blocks, past the page cache.
 
-Bytes that are used once only pass through the page cache: filling it costs more processor time than
-hashing with SHA-256 does, and it pushes out what a host needs. O_DIRECT leaves it out. Not every
+Filling the page cache costs more processor time than hashing with SHA-256 does, and pushes out what
+else a host needs, such as the weights of an engine that serves. O_DIRECT leaves it out. Not every
 file system can do that (squashfs, ISO 9660); there reads go through the cache.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import mmap
@@ -18,6 +19,11 @@ from typing import Protocol
 
 ALIGNMENT = 4096
 """Of offsets, lengths and memory, in bytes: what O_DIRECT asks for on disks with large sectors."""
+
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_ubyte))
 
 
 def block_buffer(size: int) -> memoryview:
@@ -42,34 +48,51 @@ class BlockReader(Protocol):
 OpenReader = Callable[[Path], BlockReader]
 
 
-class DirectReader:
-    """O_DIRECT where the file system has it, and otherwise the page cache, asked to read ahead."""
+class FileReader:
+    """Reads past the page cache (O_DIRECT), but takes from it what it holds already.
+
+    With `keep`, and where the file system has no O_DIRECT, everything goes through the cache.
+    """
+
+    def __init__(self, path: Path, *, keep: bool = False) -> None:
+        """Open a file, never through a symbolic link. Raises OSError."""
+        self._cached = os.open(path, _FLAGS)
+        self._direct = None if keep else _open_direct(path)
+        with suppress(OSError):
+            os.posix_fadvise(self._cached, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
+    def read_into(self, buffer: memoryview, length: int, offset: int) -> int:
+        if self._direct is not None and not is_cached(self._cached, length, offset):
+            try:
+                return _read(self._direct, buffer, length, offset)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+        return _read(self._cached, buffer, length, offset)
+
+    def close(self) -> None:
+        os.close(self._cached)
+        if self._direct is not None:
+            os.close(self._direct)
+
+
+class MediumReader:
+    """Reads from the medium itself: O_DIRECT, or else after dropping the page cache of the file."""
 
     def __init__(self, path: Path) -> None:
         """Open a file, never through a symbolic link. Raises OSError."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-        try:
-            self._descriptor = os.open(path, flags | os.O_DIRECT)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            self._descriptor = os.open(path, flags)
-            self._prepare_cache(self._descriptor)
+        direct = _open_direct(path)
+        self._descriptor = os.open(path, _FLAGS) if direct is None else direct
+        if direct is None:
+            self._drop_cache()
 
     def read_into(self, buffer: memoryview, length: int, offset: int) -> int:
-        end = -(-length // ALIGNMENT) * ALIGNMENT
-        position = 0
-        while position < length:
-            try:
-                count = os.preadv(self._descriptor, [buffer[position:end]], offset + position)
-            except OSError as error:
-                if error.errno != errno.EINVAL or not self._leave_direct():
-                    raise
-                continue
-            position += count
-            if count == 0:
-                break
-        return min(position, length)
+        try:
+            return _read(self._descriptor, buffer, length, offset)
+        except OSError as error:
+            if error.errno != errno.EINVAL or not self._leave_direct():
+                raise
+        return _read(self._descriptor, buffer, length, offset)
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -80,18 +103,50 @@ class DirectReader:
         if not flags & os.O_DIRECT:
             return False
         fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
-        self._prepare_cache(self._descriptor)
+        self._drop_cache()
         return True
 
-    def _prepare_cache(self, descriptor: int) -> None:
+    def _drop_cache(self) -> None:
         with suppress(OSError):
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            os.fsync(self._descriptor)
+        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-class MediumReader(DirectReader):
-    """Reads from the medium itself: without O_DIRECT, after dropping what the cache holds of it."""
+def is_cached(descriptor: int, length: int, offset: int) -> bool:
+    """Whether the page cache holds these bytes of a file, all of them, as mincore(2) says.
 
-    def _prepare_cache(self, descriptor: int) -> None:
-        with suppress(OSError):
-            os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    Only a hint: they may leave it the next moment. False where the kernel does not say.
+    """
+    try:
+        area = mmap.mmap(descriptor, length, flags=mmap.MAP_PRIVATE, offset=offset)
+    except (OSError, ValueError):  # ValueError: the file is shorter
+        return False
+    pages = (ctypes.c_ubyte * -(-length // mmap.PAGESIZE))()
+    first = ctypes.c_char.from_buffer(area)
+    try:
+        failed = _libc.mincore(ctypes.c_void_p(ctypes.addressof(first)), length, pages)
+    finally:
+        del first  # which holds the area
+        area.close()
+    return not failed and bytes(pages) == b"\1" * len(pages)
+
+
+def _open_direct(path: Path) -> int | None:
+    """A descriptor past the page cache, None where the file system has none. Raises OSError."""
+    try:
+        return os.open(path, _FLAGS | os.O_DIRECT)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return None
+
+
+def _read(descriptor: int, buffer: memoryview, length: int, offset: int) -> int:
+    end = -(-length // ALIGNMENT) * ALIGNMENT
+    position = 0
+    while position < length:
+        count = os.preadv(descriptor, [buffer[position:end]], offset + position)
+        if count == 0:
+            break
+        position += count
+    return min(position, length)

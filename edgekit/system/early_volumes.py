@@ -12,14 +12,14 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
 from edgekit.core.digest import Digest
 from edgekit.core.events import Advanced, Finished, Listener, Started
 from edgekit.core.layout import Piece, content_key
-from edgekit.core.release import Volume, volume_name
+from edgekit.core.release import BLOCK_BYTES, Volume, volume_name
+from edgekit.system.block_reader import BlockReader, FileReader
 from edgekit.system.digest_cache import DigestCache, FileDigests
 from edgekit.system.files import free_bytes, translate_os_error
 from edgekit.system.volume_index import VolumeIndex
@@ -117,9 +117,13 @@ class _Splitter:
     def read(self) -> FileDigests:
         """Size and both digests of the file. Raises HostError or DiskFullError."""
         try:
-            with self._path.open("rb", buffering=0) as source:
-                while self._write_volume(source):
-                    pass
+            source = FileReader(self._path)
+            try:
+                start = 0
+                while count := self._write_volume(source, start):
+                    start += count
+            finally:
+                source.close()
         except OSError as error:
             raise translate_os_error(error, f"reading {self._path.name}") from error
         return FileDigests(
@@ -139,8 +143,8 @@ class _Splitter:
             digest = Digest(SUMS_ALGORITHM, each.digest.result())
             yield Volume(volume_name(number), each.size, digest, blocks)
 
-    def _write_volume(self, source: FileIO) -> bool:
-        """The next volume; False when the file had ended already. Raises OSError."""
+    def _write_volume(self, source: BlockReader, start: int) -> int:
+        """The volume from byte `start` on; its size, 0 beyond the end. Raises OSError."""
         first = not self._written
         stream = self._whole if first else Stream(SUMS_ALGORITHM)
         blocks: list[Future[str]] = []
@@ -149,7 +153,7 @@ class _Splitter:
         try:
             while size < self._volume_bytes:
                 buffer = self._ring.take()
-                view = _fill(buffer, source)
+                view = buffer[: source.read_into(buffer, BLOCK_BYTES, start + size)]
                 if not view:
                     break
                 if out is None:
@@ -176,18 +180,10 @@ class _Splitter:
             if not first:
                 stream.close()
         if out is None:
-            return False
+            return 0
         synced = self._syncer.submit(_sync_and_close, out)
         self._written.append(_Written(size, digest, blocks, synced))
-        return True
-
-
-def _fill(buffer: bytearray, source: FileIO) -> memoryview:
-    """The file's next bytes, fewer than the buffer holds only at its end. Raises OSError."""
-    view, filled = memoryview(buffer), 0
-    while filled < len(view) and (count := source.readinto(view[filled:])):
-        filled += count
-    return view[:filled]
+        return size
 
 
 def _sync_and_close(descriptor: int) -> None:

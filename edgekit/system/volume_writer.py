@@ -22,6 +22,7 @@ from edgekit.core.events import Advanced, Finished, Listener, Started
 from edgekit.core.layout import Extents, Piece, content_key, volume_pieces
 from edgekit.core.release import BLOCK_BYTES, Volume, VolumeTable, volume_name
 from edgekit.errors import HostError, SourceDigestError
+from edgekit.system.block_reader import block_buffer
 from edgekit.system.files import check_room, fsync_directory, translate_os_error
 from edgekit.system.volume_index import VolumeIndex
 from edgekit.system.volumes import hash_view, worker_count, write_out
@@ -125,19 +126,19 @@ class Ring:
 
     def __init__(self, count: int) -> None:
         self._left = count
-        self._used: deque[tuple[bytearray, list[Future[Any]]]] = deque()
+        self._used: deque[tuple[memoryview, list[Future[Any]]]] = deque()
 
-    def take(self) -> bytearray:
+    def take(self) -> memoryview:
         """A buffer of one block. Raises what failed in the work on its last content."""
         if self._left:
             self._left -= 1
-            return bytearray(BLOCK_BYTES)
+            return block_buffer(BLOCK_BYTES)
         buffer, work = self._used.popleft()
         for each in work:
             each.result()
         return buffer
 
-    def give_back(self, buffer: bytearray, work: list[Future[Any]]) -> None:
+    def give_back(self, buffer: memoryview, work: list[Future[Any]]) -> None:
         """The buffer may be taken again when all of this work is done."""
         self._used.append((buffer, work))
 
@@ -230,7 +231,7 @@ class _Writer:
         try:
             with path.open("wb", buffering=0) as out:
                 for buffer, spans in self._filled_blocks(pieces):
-                    view = memoryview(buffer)[: spans[-1].begin + spans[-1].length]
+                    view = buffer[: spans[-1].begin + spans[-1].length]
                     blocks.append(self._threads.submit(hash_view, view, self._algorithm))
                     work = [blocks[-1], *self._hash_spans(spans, view, whole)]
                     write_out(out.fileno(), view, (len(blocks) - 1) * BLOCK_BYTES)
@@ -254,7 +255,7 @@ class _Writer:
             work += [whole.add(data), *self._blobs.add(span, data, whole)]
         return work
 
-    def _filled_blocks(self, pieces: list[Piece]) -> Iterator[tuple[bytearray, list[_Span]]]:
+    def _filled_blocks(self, pieces: list[Piece]) -> Iterator[tuple[memoryview, list[_Span]]]:
         """The volume's bytes in block buffers; each source is opened once and read in order."""
         buffer, spans = self._ring.take(), list[_Span]()
         offset = 0
@@ -267,7 +268,7 @@ class _Writer:
                     room = BLOCK_BYTES - offset % BLOCK_BYTES
                     length = min(room, piece.length - done)
                     span = _Span(blob, piece.start + done, offset, length)
-                    _read_exactly(file, memoryview(buffer)[span.begin : span.begin + length], blob)
+                    _read_exactly(file, buffer[span.begin : span.begin + length], blob)
                     spans.append(span)
                     offset, done = offset + length, done + length
                     if offset % BLOCK_BYTES == 0:

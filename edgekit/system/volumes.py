@@ -21,7 +21,7 @@ from edgekit.core.digest import Digest, new_hasher
 from edgekit.core.events import Advanced, Finished, Listener, Started
 from edgekit.core.release import VolumeTable
 from edgekit.errors import DigestError
-from edgekit.system.block_reader import BlockReader, DirectReader, block_buffer
+from edgekit.system.block_reader import BlockReader, FileReader, block_buffer
 from edgekit.system.files import pwrite_all, translate_os_error
 
 SLICE_BYTES = 256 << 10
@@ -93,14 +93,18 @@ def read_volumes(
 ) -> int:
     """Step V7: read and verify blocks, hand verified bytes to `sink`; returns bytes read.
 
-    With `wanted`, blocks that hold none of those blobs are not read at all. Raises DigestError
-    naming volume, block and the blobs it hits, or HostError when the medium cannot be read.
+    With `wanted`, blocks that hold none of those blobs are not read at all. Without a sink, what
+    fits into free memory stays in the page cache: who verifies often installs next. Raises
+    DigestError naming volume, block and the blobs it hits, or HostError when the medium cannot be
+    read.
     """
     blocks = _wanted_blocks(table, wanted)
-    listener(Started(task, sum(length for _, _, length in blocks)))
+    amount = sum(length for _, _, length in blocks)
+    keep = sink is None and amount <= free_memory()
+    listener(Started(task, amount))
     local = threading.local()
     stop = threading.Event()
-    with _open_volumes(path_of, {volume for volume, _, _ in blocks}) as readers:
+    with _open_volumes(path_of, {volume for volume, _, _ in blocks}, keep=keep) as readers:
 
         def work(position: int) -> int:
             if stop.is_set():
@@ -117,6 +121,11 @@ def read_volumes(
         total = _run_all(work, len(blocks), stop)
     listener(Finished(task))
     return total
+
+
+def free_memory() -> int:
+    """Bytes of memory that nothing uses, not even the page cache."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _own_buffer(local: threading.local, size: int) -> memoryview:
@@ -162,7 +171,7 @@ def _wanted_blocks(
 
 @contextmanager
 def _open_volumes(
-    path_of: Callable[[int], Path], indexes: set[int]
+    path_of: Callable[[int], Path], indexes: set[int], *, keep: bool
 ) -> Iterator[dict[int, BlockReader]]:
     """One reader per volume for the whole pass, so nobody can swap a file in between."""
     readers: dict[int, BlockReader] = {}
@@ -170,7 +179,7 @@ def _open_volumes(
         for index in sorted(indexes):
             path = path_of(index)
             try:
-                readers[index] = DirectReader(path)
+                readers[index] = FileReader(path, keep=keep)
             except OSError as error:
                 raise translate_os_error(error, f"reading {path.name}") from error
         yield readers

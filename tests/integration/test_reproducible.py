@@ -199,5 +199,6 @@ def test_the_frozen_program_holds_no_test_tools(demo_set: DemoSet) -> None:
 def test_the_frozen_program_cannot_bundle(demo_set: DemoSet) -> None:
     modules = frozen_modules(demo_set.folder / "edgekit")
     assert "edgekit.system.bundle_set" in modules
-    fetching = ("edgekit.sources", "edgekit.cli.connected", "edgekit.operations.bundle")
+    operations = ("edgekit.operations.bundle", "edgekit.operations.gather")
+    fetching = ("edgekit.sources", "edgekit.cli.connected", *operations)
     assert [name for name in modules if name.startswith(fetching)] == []

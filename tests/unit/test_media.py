@@ -434,16 +434,6 @@ def test_entries_are_found_at_every_edge(sets: Fixture) -> None:
     assert contents.entries_in(1, 2 * BLOCK_BYTES - 1, 2 * BLOCK_BYTES - 1) == ("models/b.bin",)
 
 
-def test_a_file_system_without_direct_reads_is_read_all_the_same() -> None:
-    with pytest.raises(OSError, match="Invalid argument"):
-        os.open("/proc/version", os.O_RDONLY | os.O_DIRECT)
-    reader = MediumReader(Path("/proc/version"))
-    buffer = bytearray(4096)
-    count = reader.read_into(memoryview(buffer), 4096, 0)
-    reader.close()
-    assert bytes(buffer[:count]) == Path("/proc/version").read_bytes()
-
-
 # -------------------------------------------------------------------------------------- writing
 
 

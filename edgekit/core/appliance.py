@@ -123,6 +123,8 @@ class EngineSettings:
     """
     lease: str = ""
     """Of an engine that is loaded on demand: the socket on which it is asked for."""
+    min_tokens_per_second: int = 0
+    """What its fastest known answer must reach here, says the set; 0: any rate."""
 
     @property
     def memory(self) -> int:
@@ -262,6 +264,9 @@ def _engine(fields: Fields) -> EngineSettings:
         owner=fields.integer("owner", low=0, high=(1 << 31) - 1, default=0),
         claims=_sizes(fields.table("claims", {})),
         lease=fields.text("lease", max_length=107, default=""),
+        min_tokens_per_second=fields.integer(
+            "min_tokens_per_second", low=0, high=100_000, default=0
+        ),
     )
     fields.finish()
     return engine

@@ -22,6 +22,9 @@ CAPABILITIES = ("completion", "embedding", "insert", "rerank", "thinking", "tool
 ALONE = ("embedding", "rerank")
 """A model that can do one of these can do nothing else."""
 POOLINGS = ("mean", "cls", "last")
+PLACEMENTS = ("cpu", "gpu", "mixed")
+"""Where weights lie: the kind of host, as far as the rate of an answer goes."""
+MAX_MIN_RATE = 100_000
 ShapeValue = int | tuple[int, ...]
 MAX_SHAPE_ITEMS = 1024
 
@@ -51,7 +54,8 @@ class CarriedModel:
     """A model in the set; `context` is the wanted context in tokens per request.
 
     `capabilities` are Ollama's words for what it can do, and `rerank`; see `ALONE`.
-    `pooling` is empty where the weights themselves say it.
+    `pooling` is empty where the weights themselves say it. `min_tokens_per_second` is what
+    a host must reach, by where its plan lays the weights (`PLACEMENTS`).
     """
 
     name: str
@@ -65,6 +69,7 @@ class CarriedModel:
     pooling: str = ""
     load: str = AUTO
     adapters: tuple[CarriedAdapter, ...] = ()
+    min_tokens_per_second: tuple[tuple[str, int], ...] = ()
 
     @property
     def files(self) -> tuple[RelPath, ...]:
@@ -112,6 +117,7 @@ def check_variants(model: CarriedModel) -> None:
 
 def model_table(model: CarriedModel) -> dict[str, Any]:
     """A model as plain JSON values, for the manifest."""
+    rates = model.min_tokens_per_second
     return {
         "name": model.name,
         "context": model.context,
@@ -132,6 +138,7 @@ def model_table(model: CarriedModel) -> dict[str, Any]:
             }
             for v in model.variants
         ],
+        **({"min_tokens_per_second": dict(rates)} if rates else {}),
         **({"adapters": [adapter_table(a) for a in model.adapters]} if model.adapters else {}),
     }
 
@@ -152,9 +159,21 @@ def parse_model(fields: Fields) -> CarriedModel:
         adapters=tuple(
             parse_adapter(f) for f in fields.items("adapters", max_items=MAX_ADAPTERS, default=[])
         ),
+        min_tokens_per_second=parse_min_rates(fields.table("min_tokens_per_second", {})),
     )
     fields.finish()
     return model
+
+
+def parse_min_rates(fields: Fields) -> tuple[tuple[str, int], ...]:
+    """Tokens per second by placement, of a manifest or a recipe. Raises FormatError."""
+    rates = tuple(
+        (place, fields.integer(place, low=1, high=MAX_MIN_RATE))
+        for place in PLACEMENTS
+        if place in fields.keys()  # noqa: SIM118 - not a dict
+    )
+    fields.finish()
+    return rates
 
 
 def _capabilities(fields: Fields) -> tuple[str, ...]:

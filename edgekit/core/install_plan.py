@@ -340,6 +340,7 @@ def engine_settings(
         task=task,
         planned=tuple(sorted(need_terms(chosen.need).items())) if chosen.need else (),
         placement=chosen.serving.placement,
+        min_tokens_per_second=dict(model.min_tokens_per_second).get(chosen.serving.placement, 0),
         claims=_claims(selection),
         lease=str(layout.lease_socket(model.name)) if selection.shared_room else "",
         levels=levels,

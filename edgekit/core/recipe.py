@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from edgekit.core.adapter import FORMATS as ADAPTER_FORMATS
 from edgekit.core.adapter import MAX_ADAPTERS
-from edgekit.core.carried_model import AUTO, LOADS, POOLINGS
+from edgekit.core.carried_model import AUTO, LOADS, POOLINGS, parse_min_rates
 from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN, RelPath
 from edgekit.core.toml_lines import find_line
@@ -89,6 +89,7 @@ class ModelRecipe:
 
     `task` is `chat`, `embedding` or `rerank`; `pooling` says how an embedding model makes one
     vector of many, where its weights do not. `load` says when it is in memory (`release.LOADS`).
+    `min_tokens_per_second` is what a host must reach, by placement.
     `base_model` names what it was made from; `terms` is the path of its licence or terms, a text
     file, relative to the recipe's own folder unless absolute. These three may be empty.
     """
@@ -104,6 +105,7 @@ class ModelRecipe:
     pooling: str = ""
     load: str = AUTO
     adapters: tuple[AdapterRecipe, ...] = ()
+    min_tokens_per_second: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +265,14 @@ def _model(fields: Fields) -> ModelRecipe:
         adapters=tuple(
             _adapter(item) for item in fields.items("adapter", max_items=MAX_ADAPTERS, default=[])
         ),
+        min_tokens_per_second=parse_min_rates(fields.table("min_tokens_per_second", {})),
     )
     fields.finish()
+    if model.min_tokens_per_second and not (model.task == "chat" and model.canaries):
+        raise fields.fail(
+            "min_tokens_per_second",
+            "only a model with the task chat and a [[model.canary]] has one",
+        )
     if model.pooling and model.task != "embedding":
         raise fields.fail("pooling", "only a model with the task embedding pools")
     if model.adapters and model.task != "chat":

@@ -119,7 +119,8 @@ class HealthConfig:
         0,
         Integer(0, 100_000, "tokens per second"),
         "least rate of each model's fastest known answer; a release below it is undone, at "
-        "installation and after a boot; 0 for none",
+        "installation and after a boot; 0 keeps what the set asks of hosts like this one, 1 "
+        "accepts any rate",
     )
 
 

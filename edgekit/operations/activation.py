@@ -46,9 +46,10 @@ def check_health(layout: HostLayout, generation: str) -> dict[str, float]:
     """Ask the serving generation its known questions through the API (I9); each model's rate.
 
     Rates are tokens per second. Raises EngineError for a wrong answer, none, or one that is slower
-    than the site allows.
+    than the site or else the set allows.
     """
-    rates = health.ask_known_questions(load_appliance(layout, generation), local_key(layout))
-    floor = load_site_config(layout.site_config).health.min_tokens_per_second
-    health.check_rates(rates, floor)
+    appliance = load_appliance(layout, generation)
+    rates = health.ask_known_questions(appliance, local_key(layout))
+    site = load_site_config(layout.site_config).health.min_tokens_per_second
+    health.check_rates(rates, appliance, site)
     return rates

@@ -8,7 +8,7 @@ earlier one. Changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekit.core.appliance import Appliance
 from edgekit.core.host_layout import HostLayout
@@ -108,7 +108,10 @@ def _units(layout: HostLayout) -> Iterator[Diagnosis]:
     if appliance is None or layout.is_private:
         return
     services = SystemdServices(layout)
-    states = services.inspect(appliance_units(appliance))
+    states = {
+        unit: _with_its_failure(services, unit, state)
+        for unit, state in services.inspect(appliance_units(appliance)).items()
+    }
     # the audit writer first: without it the gateway answers nothing, whatever else is well
     for unit in sorted(states, key=lambda name: (name != AUDIT_WRITER, name == GATEWAY)):
         if states[unit].active != "active":
@@ -120,6 +123,13 @@ def _units(layout: HostLayout) -> Iterator[Diagnosis]:
                 state.result or "-",
                 f"journalctl -u {unit}",
             )
+
+
+def _with_its_failure(services: SystemdServices, unit: str, state: UnitState) -> UnitState:
+    """A unit that was restarted, with what it died of instead of `success`."""
+    if not state.restarts or state.result != "success":
+        return state
+    return replace(state, result=services.last_failure(unit) or state.result)
 
 
 def diagnose_unit(unit: str, state: UnitState, last: str) -> Diagnosis:

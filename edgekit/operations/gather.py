@@ -204,6 +204,7 @@ class _Gatherer:
             capabilities=_capabilities(model, headers),
             pooling=model.pooling,
             load=model.load,
+            min_tokens_per_second=model.min_tokens_per_second,
             adapters=tuple(self._adapter(model, one, weights) for one in model.adapters),
         )
 

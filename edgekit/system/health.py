@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from edgekit.core.appliance import Appliance
+from edgekit.core.appliance import Appliance, EngineSettings
 from edgekit.core.known_answers import (
     check_neighbours,
     check_ranks,
@@ -77,16 +77,30 @@ def ask_known_questions(appliance: Appliance, api_key: str) -> dict[str, float]:
     return rates
 
 
-def check_rates(rates: dict[str, float], floor: int) -> None:
-    """Refuse a model slower than `floor` tokens per second; 0 refuses none. Raises EngineError."""
+def check_rates(rates: dict[str, float], appliance: Appliance, the_sites: int) -> None:
+    """Refuse a model that is slower than the site allows or, where that is 0, than the set does.
+
+    All are tokens per second. Raises EngineError.
+    """
+    the_sets = {
+        model.name: _engine_of(appliance, model.engine).min_tokens_per_second
+        for model in appliance.models
+    }
     for model, rate in rates.items():
-        if rate < floor:
+        least = the_sites or the_sets[model]
+        if rate < least:
+            whose = "this site" if the_sites else "the set"
             raise EngineError(
-                f"{model} is slower than this site allows",
+                f"{model} is slower than {whose} allows",
                 found=f"{rate:.1f} tokens per second",
-                needed=f"{floor} tokens per second (health.min_tokens_per_second)",
-                hint="edgekit plan SET, to see what else the set carries for this host",
+                needed=f"{least} tokens per second",
+                hint="edgekit plan SET, to see what else the set carries; "
+                "health.min_tokens_per_second in edgekit.toml lowers it here",
             )
+
+
+def _engine_of(appliance: Appliance, name: str) -> EngineSettings:
+    return next(engine for engine in appliance.engines if engine.name == name)
 
 
 def get_table(listen: str, api_key: str, path: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import time
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ OUR_VOICES = tuple(
     f"edgekit-{name}: " for name in ("supervisor", "gateway", "auditd", "forward")
 )
 """How our daemons begin what they say; other lines are the engine's and systemd's."""
+_FAILED = re.compile(r": Failed with result '([a-z-]+)'\.")
 TIMER_STAMP = "var/lib/systemd/timers/stamp-edgekit-scrub.timer"
 """When the scrub ran last, as systemd remembers it."""
 WANTS = "multi-user.target.wants"
@@ -210,6 +212,20 @@ class SystemdServices:
             check=False,
         )
         return log.text.strip()
+
+    def last_failure(self, unit: str) -> str:
+        """The Result of a unit's last failure since the boot, as systemd noted it; "" for none.
+
+        The property says `success` again as soon as the unit is started anew.
+        """
+        log = run(
+            ["journalctl", "--no-pager", "--boot", "-o", "cat", "-n", str(JOURNAL_LINES), "-u",
+             unit, "SYSLOG_IDENTIFIER=systemd"],
+            timeout_s=60,
+            check=False,
+        )  # fmt: skip
+        found = _FAILED.findall(log.text)
+        return found[-1] if found else ""
 
     def complaint(self, unit: str) -> str:
         """The last thing that our own daemon in a unit said, else the unit's last line."""

@@ -161,6 +161,16 @@ WRONG: dict[str, tuple[str, str, str, str]] = {
     "unknown key in wheels": (
         'name = "tools"', 'name = "tools"\nx = 1', "wheels[0].x", "unknown key"),
     "unknown key in an image": ('name = "box"', 'name = "box"\nx = 1', "image[0].x", "unknown key"),
+    "rate of no placement": (
+        "context = 512", "context = 512\nmin_tokens_per_second = { tpu = 1 }",
+        "model[1].min_tokens_per_second.tpu", "unknown key"),
+    "rate of nothing": (
+        "context = 512", "context = 512\nmin_tokens_per_second = { gpu = 0 }",
+        "model[1].min_tokens_per_second.gpu", "0 is outside 1 to 100000"),
+    "rate without a question": (
+        "context = 1024", "context = 1024\nmin_tokens_per_second = { cpu = 3 }",
+        "model[0].min_tokens_per_second",
+        "only a model with the task chat and a [[model.canary]] has one"),
     "number for a text": (
         'name = "demo"', "name = 7", "name", "expected a string, found an integer"),
     "text for a number": ("epoch = 2", 'epoch = "2"', "epoch", "expected an integer"),

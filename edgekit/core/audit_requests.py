@@ -19,6 +19,8 @@ class OpenRequests:
 
     def __init__(self) -> None:
         self._ids: dict[bytes, None] = {}
+        self._ended: set[bytes] = set()
+        """Of requests that were made before the first record that was added."""
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -32,7 +34,20 @@ class OpenRequests:
         if kind == b"request":
             self._ids[_request_id(line)] = None
         elif kind in (b"response", b"orphaned"):
-            self._ids.pop(_request_id(line), None)
+            request = _request_id(line)
+            if request in self._ids:
+                del self._ids[request]
+            else:
+                self._ended.add(request)
+
+    def join(self, later: OpenRequests) -> None:
+        """Go on with what was added elsewhere, of later records."""
+        for request in later._ended:
+            if request in self._ids:
+                del self._ids[request]
+            else:
+                self._ended.add(request)
+        self._ids |= later._ids
 
 
 def _request_id(line: bytes) -> bytes:

@@ -92,6 +92,12 @@ class Tally:
         self.kinds[kind] += 1
         self.open_requests.add(kind, line.data)
 
+    def join(self, later: Tally) -> None:
+        """Go on with what was counted elsewhere, of later lines."""
+        self.first, self.last = self.first or later.first, later.last or self.last
+        self.kinds.update(later.kinds)
+        self.open_requests.join(later.open_requests)
+
     def summary(self, verdict: Verdict, evidence: Evidence) -> AuditSummary:
         """What was counted, beside what was proven."""
         head, signer = evidence.head, evidence.signer

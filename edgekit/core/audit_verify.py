@@ -8,6 +8,7 @@ happened to it. The numbers are the steps of docs/spec/audit-log-v1.md section 8
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -114,10 +115,46 @@ class Verdict:
         return self.last - self.anchored_to if self.anchored_to else None
 
 
-class Verifier:
-    """Checks one log, once: run `check` to its end, then ask for the `verdict`."""
+@dataclass(slots=True)
+class Standing:
+    """How a verification stands after a record: the log, and the key that its next record needs."""
 
-    def __init__(self, evidence: Evidence) -> None:
+    state: LogState
+    key: AuditKey | None
+
+    def is_same(self, other: Standing) -> bool:
+        """Whether both would go on alike."""
+        epoch, its = self.state.epoch, other.state.epoch
+        return (
+            self.state.continues(other.state)
+            and (epoch.began, epoch.quiet) == (its.began, its.quiet)
+            and self.key == other.key
+        )
+
+
+@dataclass(slots=True)
+class Part:
+    """What the verification of some segments on their own came to. It is worth something only when
+    it begins as the part before it ended. `sealed_from`, `signed_to` and so on as in `Verdict`."""
+
+    begin: Standing
+    end: Standing
+    last: LogLine | None
+    sealed_from: int | None
+    checkpoints: int
+    signed_to: int
+    anchored_to: int
+    late: int
+    newest: bytes | None
+
+
+class Verifier:
+    """Checks one log, once: run `check` to its end, then ask for the `verdict`.
+
+    With `begin` it checks segments that do not begin the log (`check_part`).
+    """
+
+    def __init__(self, evidence: Evidence, begin: Standing | None = None) -> None:
         self._evidence = evidence
         self._anchors = {anchor.value.seq: anchor.value for anchor in evidence.anchors}
         self._state: LogState | None = None
@@ -128,6 +165,9 @@ class Verifier:
         self._sealed_from: int | None = None
         self._checkpoints = self._signed_to = self._anchored_to = self._late = 0
         self._newest: bytes | None = None
+        self._begun: Standing | None = None
+        if begin is not None:
+            self._start(begin.state, begin.key)
 
     def check(self, lines: Iterable[LogLine]) -> Iterator[Verified]:
         """Yield each line in its place; raise at the first that is not as written.
@@ -137,6 +177,11 @@ class Verifier:
         AuditSealError, AuditCheckpointError; `where` names file, record number and byte offset.
         What is yielded counts only when `check` came to its end.
         """
+        yield from self.check_part(lines)
+        self.finish()  # A8
+
+    def check_part(self, lines: Iterable[LogLine]) -> Iterator[Verified]:
+        """As `check`, of lines that need not be the log's last: A1 to A7."""
         rest = iter(lines)
         for line in rest:
             state = self._state or self._begin(line)
@@ -151,7 +196,38 @@ class Verifier:
                 self._compare(state, line)  # A6
             self._last = line
             yield Verified(line, state.seq, kind)
-        self._finish()  # A8
+
+    def part(self) -> Part:
+        """What was checked. Raises AuditTruncatedError for nothing."""
+        state = self.state()
+        assert self._begun is not None
+        return Part(
+            self._begun,
+            Standing(state, self._key),
+            self._last,
+            self._sealed_from,
+            self._checkpoints,
+            self._signed_to,
+            self._anchored_to,
+            self._late,
+            self._newest,
+        )
+
+    def join(self, part: Part) -> bool:
+        """Take over what was checked elsewhere, if it goes on where this ends; False if not."""
+        if self._state is not None and not part.begin.is_same(Standing(self._state, self._key)):
+            return False
+        is_sealed_on = part.begin.key and part.sealed_from == part.begin.state.seq + 1
+        if self._state is None or not is_sealed_on:
+            self._sealed_from = part.sealed_from
+        self._state, self._key = part.end.state, part.end.key
+        self._last = part.last or self._last
+        self._checkpoints += part.checkpoints
+        self._late += part.late
+        self._signed_to = part.signed_to or self._signed_to
+        self._anchored_to = part.anchored_to or self._anchored_to
+        self._newest = part.newest or self._newest
+        return True
 
     def state(self) -> LogState:
         """Where the log stands after the last good line. Raises AuditTruncatedError without any."""
@@ -190,11 +266,14 @@ class Verifier:
             )
         state = parse_segment(record, line)
         self._check_identity(state.log_id, line)
-        known = [key for key in self._evidence.keys if key.epoch <= state.epoch.number]
-        if known:
-            self._use_key(max(known, key=lambda key: key.epoch).at(state.epoch.number), first)
-        self._state = state
+        self._start(state, key_at(self._evidence, state.epoch.number))
         return state
+
+    def _start(self, state: LogState, key: AuditKey | None) -> None:
+        self._begun = Standing(copy.deepcopy(state), key)
+        if key is not None:
+            self._use_key(key, state.seq + 1)
+        self._state = state
 
     def _check_identity(self, log_id: str, line: LogLine) -> None:
         head = self._evidence.head
@@ -306,8 +385,8 @@ class Verifier:
         if self._sealed_from is None:
             self._sealed_from = seq
 
-    def _finish(self) -> None:
-        """A8: the end is where it must be, and not long after the last heartbeat."""
+    def finish(self) -> None:
+        """A8, after the last line: the log ends where it must, not long after a heartbeat."""
         state, line, head = self._state, self._last, self._evidence.head
         last = state.seq if state else 0
         needed = max(head.seq if head else 0, *self._anchors, 1)
@@ -316,6 +395,12 @@ class Verifier:
         record = parse_line(line, last)
         if record["type"] != "epoch" and state.epoch.is_late(times_of(record)):
             raise _endless(state, line)
+
+
+def key_at(evidence: Evidence, epoch: int) -> AuditKey | None:
+    """The MAC key of an epoch, from the newest key that reaches it; None without one."""
+    known = [key for key in evidence.keys if key.epoch <= epoch]
+    return max(known, key=lambda key: key.epoch).at(epoch) if known else None
 
 
 def _fits(state: LogState, line: bytes, mac: MacKey | None) -> bool:

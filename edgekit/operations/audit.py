@@ -15,22 +15,22 @@ from edgekit.core.audit_export import (
     verify_manifest,
 )
 from edgekit.core.audit_keys import MAX_KEY_FILE_BYTES, parse_audit_key
-from edgekit.core.audit_retention import RETENTION, find_removal, parse_removal
-from edgekit.core.audit_summary import AuditSummary, Tally
-from edgekit.core.audit_verify import Evidence, Verifier
+from edgekit.core.audit_retention import find_removal
+from edgekit.core.audit_summary import AuditSummary
+from edgekit.core.audit_verify import Evidence
 from edgekit.errors import (
     AuditAlteredError,
     AuditCheckpointError,
     AuditMissingError,
     TrustError,
 )
+from edgekit.operations.audit_parts import check_log
 from edgekit.system.audit_files import (
     find_anchors,
     load_audit_signer,
     oldest_record,
     public_half_path,
     read_head,
-    read_lines,
     tail_lines,
 )
 from edgekit.system.audit_secrets import load_mac_key
@@ -54,7 +54,6 @@ class Brought:
 
 
 NOTHING = Brought()
-_RETENTION = RETENTION.encode()
 
 
 def gather_evidence(log_dir: Path, brought: Brought = NOTHING) -> Evidence:
@@ -91,28 +90,29 @@ def gather_evidence(log_dir: Path, brought: Brought = NOTHING) -> Evidence:
     return Evidence(signer, tuple(keys), tuple(anchors), head, first)
 
 
-def verify_audit(log_dir: Path, brought: Brought = NOTHING) -> AuditSummary:
-    """Check every record of the log, or of an export of it.
+def verify_audit(
+    log_dir: Path, brought: Brought = NOTHING, workers: int | None = None
+) -> AuditSummary:
+    """Check every record of the log, or of an export of it, in so many processes.
 
-    Raises the AuditError that says what is wrong and where.
+    As many as there are processors, for a log that is worth it, unless said. Raises the AuditError
+    that says what is wrong and where.
     """
     if (log_dir / EXPORT_NAME).exists():
-        return verify_export(log_dir, brought)
+        return verify_export(log_dir, brought, workers)
     evidence = gather_evidence(log_dir, brought)
-    verifier, tally = Verifier(evidence), Tally()
-    removals = []
-    for verified in verifier.check(read_lines(log_dir, evidence.first)):
-        tally.add(verified)
-        if verified.kind == _RETENTION:
-            removals.append(parse_removal(parse_line(verified.line, verified.seq)))
-    summary = tally.summary(verifier.verdict(), evidence)
+    checked = check_log(log_dir, evidence, workers)
+    tally, removals = checked.tally, checked.removals
+    summary = tally.summary(checked.verdict, evidence)
     if brought.first is not None or evidence.first == 1 or tally.first is None:
         return summary
     before = parse_line(tally.first, evidence.first)["prev"]
     return replace(summary, removed=find_removal(evidence.first, before, removals))
 
 
-def verify_export(folder: Path, brought: Brought = NOTHING) -> AuditSummary:
+def verify_export(
+    folder: Path, brought: Brought = NOTHING, workers: int | None = None
+) -> AuditSummary:
     """Check an export: every record, then that every file is the one that was signed.
 
     Raises what `verify_audit` raises, AuditCheckpointError when the list is not signed by the audit
@@ -135,10 +135,8 @@ def verify_export(folder: Path, brought: Brought = NOTHING) -> AuditSummary:
     )
     head = Head(manifest.log_id, manifest.last, manifest.chain)
     evidence = Evidence(signer, keys, inside, head, manifest.first)
-    verifier, tally = Verifier(evidence), Tally()
-    for verified in verifier.check(read_lines(folder, manifest.first)):
-        tally.add(verified)
-    verdict = verifier.verdict()
+    checked = check_log(folder, evidence, workers)
+    tally, verdict = checked.tally, checked.verdict
     if (verdict.last, verdict.root) != (manifest.last, manifest.root):
         raise AuditCheckpointError(
             "the records are not those that were exported",

@@ -26,7 +26,7 @@ from edgekit.auditd.protocol import (
 )
 from edgekit.auditd.writer import Result, Writer
 from edgekit.core.audit_checkpoint import Checkpoint
-from edgekit.core.audit_record import AuditEvent, own_event
+from edgekit.core.audit_record import REKEY, AuditEvent, own_event
 from edgekit.errors import AuditUnavailableError
 
 MAX_CONNECTIONS = 64
@@ -211,10 +211,20 @@ class Server:
         for peer, wish in items:
             if wish.event is None or wish.number is None:
                 self._answer(peer, encode_refusal(wish.number, wish.refusal))
+            elif wish.event.fields["type"] == REKEY:
+                self._rekey(peer, wish.number, wish.event)
             else:
                 wanted.append((peer, wish.number, wish.event))
         events = [event for _, _, event in wanted]
         self._writer.commit(events, lambda results: self._tell(wanted, results))
+
+    def _rekey(self, peer: Peer, number: int, event: AuditEvent) -> None:
+        """For root, or who runs the writer."""
+        if peer.uid in (0, os.geteuid()):
+            asked = [(peer, number, event)]
+            self._writer.rekey(event, lambda results: self._tell(asked, results))
+        else:
+            self._answer(peer, encode_refusal(number, "a new MAC key is root's to ask for"))
 
     def _tell(self, wanted: list[tuple[Peer, int, AuditEvent]], results: Sequence[Result]) -> None:
         """Each its answer: what it sent is durable, or why not."""

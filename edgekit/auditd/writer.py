@@ -116,6 +116,17 @@ class Writer:
             earlier.end()
         self._under_way = [batch]
 
+    def rekey(self, event: AuditEvent, answer: Answer) -> None:
+        """Record the event, and go on with a new MAC key. Raises as `commit`."""
+        batch = _Batch([event], self._refused, answer)
+        self.finish()
+        try:
+            batch.numbers = [self._log.rekey(event)]
+        except AuditUnavailableError as error:
+            self._fail([batch], error)
+        else:
+            batch.end()
+
     def finish(self) -> None:
         """Answer the batch that was begun. Raises as `commit`."""
         if not self._under_way:

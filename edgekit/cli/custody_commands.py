@@ -1,4 +1,4 @@
-"""Verbs about where the audit log goes, and who reads it: audit export, anchor, prune, report."""
+"""Verbs about where the audit log goes, and who can check it: audit export, anchor, key, prune."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def register(audit: typer.Typer) -> None:
     audit.command("export")(audit_export)
     audit.command("anchor")(audit_anchor)
     audit.command("key")(audit_key)
+    audit.command("rekey")(audit_rekey)
     audit.command("prune")(audit_prune)
     audit.command("report")(audit_report)
 
@@ -118,6 +119,22 @@ def audit_key(
     key = hand_over_mac_key(HostLayout(root.resolve()), out)
     typer.echo(f"key      {out}")
     typer.echo(f"covers   records from epoch {key.epoch} on")
+
+
+def audit_rekey(
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the log.")],
+    root: RootOption = HostLayout.HOST,
+) -> None:
+    """Seal the log under a new random MAC key from the next epoch on.
+
+    Who was given a key before can check the records up to there, and neither check nor forge those
+    after. An auditor who should go on needs the new one, too: `edgekit audit key`.
+    """
+    from edgekit.operations.audit_key import replace_mac_key
+
+    key = replace_mac_key(HostLayout(root.resolve()), reason)
+    typer.echo(f"sealed   under a new key from epoch {key.epoch} on")
+    typer.echo("next     edgekit audit key --out FILE, for an auditor who should go on")
 
 
 def audit_prune(

@@ -37,6 +37,9 @@ OWN_TYPES = frozenset(
 )
 """Types of records that only the log itself writes."""
 
+REKEY = "key_rekey"
+"""The record with which root asks for a new MAC key: its epoch ends with it, and says `rekeyed`."""
+
 _STAMP_ROOM = 640
 _GROWTH = 6  # a byte of UTF-8 becomes at most six of ASCII JSON
 _TEXT_CAPS = (1024, 256, 64, 16)

@@ -197,6 +197,11 @@ class Verifier:
             self._last = line
             yield Verified(line, state.seq, kind)
 
+    @property
+    def key(self) -> AuditKey | None:
+        """The MAC key that the next record needs, if it is known."""
+        return self._key
+
     def part(self) -> Part:
         """What was checked. Raises AuditTruncatedError for nothing."""
         state = self.state()

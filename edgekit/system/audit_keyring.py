@@ -2,7 +2,8 @@
 
 They lie beside the log, in a folder that the writer alone may read. The signing key stays; the MAC
 key moves on with every epoch, and the one before is overwritten. `mac.key` has two sectors: the new
-key is durable in one before the other is wiped, so a crash leaves one or both, never none.
+key is durable in one before the other is wiped, so a crash leaves one or both, never none. A key
+that does not come from the one before waits in `mac.next` until the log says that it counts.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import secrets
 from pathlib import Path
 
 from edgekit.core.audit_checkpoint import CHECKPOINT_TYPE, Checkpoint, encode_checkpoint
-from edgekit.core.audit_keys import KEY_BYTES, AuditKey, encode_audit_key
+from edgekit.core.audit_keys import KEY_BYTES, AuditKey, encode_audit_key, parse_audit_key
 from edgekit.core.envelope import encode_envelope
 from edgekit.errors import AuditFormatError
 from edgekit.system.audit_files import signer_folder, unavailable
 from edgekit.system.audit_secrets import MAC_KEY_NAME, SECTOR, read_mac_key
 from edgekit.system.files import fsync_directory, write_all
 from edgekit.system.signing import PairSigner, create_signer, load_signer
+
+NEXT_KEY_NAME = "mac.next"
 
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -48,6 +51,37 @@ class Keyring:
         finally:
             os.close(descriptor)
         self.key, self._slot = key, new
+
+    def prepare(self, key: AuditKey) -> None:
+        """Make a new key durable before the log says that it counts from the next epoch on.
+
+        Raises OSError.
+        """
+        path = self._folder / NEXT_KEY_NAME
+        descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            write_all(descriptor, encode_audit_key(key))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        fsync_directory(self._folder)
+        give_to_owner(self._folder, path)
+
+    def prepared(self) -> AuditKey | None:
+        """The key that `prepare` left, if it is whole. Raises OSError."""
+        try:
+            data = (self._folder / NEXT_KEY_NAME).read_bytes()
+            key = parse_audit_key(data.rstrip(b"\n"))
+        except (FileNotFoundError, AuditFormatError):
+            return None
+        return key if key.log_id == self.key.log_id else None
+
+    def forget_prepared(self) -> None:
+        """It is kept by now, or never counted. Raises OSError."""
+        path = self._folder / NEXT_KEY_NAME
+        if path.exists():
+            path.unlink()
+            fsync_directory(self._folder)
 
     def finish_change(self) -> None:
         """Write again what a cut or a failed sync left of `keep`. Raises AuditUnavailableError."""

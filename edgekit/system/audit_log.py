@@ -26,8 +26,8 @@ from pathlib import Path
 
 from edgekit.core.audit_chain import Head, Pace, empty_head, encode_head
 from edgekit.core.audit_checkpoint import Checkpoint, checkpoint_fields
-from edgekit.core.audit_keys import MacKey
-from edgekit.core.audit_record import AuditEvent, Times, check_event, own_event
+from edgekit.core.audit_keys import KEY_BYTES, AuditKey, MacKey
+from edgekit.core.audit_record import REKEY, AuditEvent, Times, check_event, own_event
 from edgekit.core.audit_state import LogState
 from edgekit.errors import AuditUnavailableError, EdgekitError
 from edgekit.system.audit_files import (
@@ -109,6 +109,7 @@ class AuditLog:
         lock: int,
         state: LogState,
         keyring: Keyring,
+        key: AuditKey,
         *,
         settings: LogSettings,
         now: Callable[[], Times],
@@ -126,7 +127,7 @@ class AuditLog:
         self._under_way: tuple[int, bytes] | None = None
         self._last = last
         self._acknowledged = state.seq, state.chain
-        self._key = keyring.key.at(state.epoch.number)
+        self._key = key
         self._mac = MacKey(self._key.key)
         self._final = _Final(directory)
         self._file: int | None = None
@@ -172,6 +173,24 @@ class AuditLog:
             self._background.start(self._last_file())
             self._under_way = self._state.seq, self._state.chain
         return numbers
+
+    def rekey(self, event: AuditEvent) -> int:
+        """Make the event durable as the last of its epoch but one, and a new random MAC key the
+        next epoch's; returns the event's number.
+
+        The key is durable before the record that says so, and is the writer's once that is: a crash
+        leaves the old key or the new one. Raises as `append_batch`.
+        """
+        with self._final:
+            lines, (number,) = self._seal([event])
+            epoch = self._state.epoch.number + 1
+            key = AuditKey(self._state.log_id, epoch, secrets.token_bytes(KEY_BYTES))
+            self._keyring.prepare(key)
+            self._end_epoch(lines, self._now(), signs=True, rekey=key)
+            self._commit(lines)
+            self._keyring.keep(key)
+            self._keyring.forget_prepared()
+        return number
 
     def finish(self) -> None:
         """Wait until what was begun is durable. Raises as `append_batch`."""
@@ -268,12 +287,19 @@ class AuditLog:
     def _encode(self, event: AuditEvent, now: Times) -> bytes:
         return self._state.write((event,), now, self._mac)[0]
 
-    def _end_epoch(self, lines: list[bytes], now: Times, *, signs: bool = False) -> None:
+    def _end_epoch(
+        self,
+        lines: list[bytes],
+        now: Times,
+        *,
+        signs: bool = False,
+        rekey: AuditKey | None = None,
+    ) -> None:
         self._sign(lines)
-        end = self._state.next_end(self._settings.pace, signs=signs)
+        end = self._state.next_end(self._settings.pace, signs=signs, rekeyed=rekey is not None)
         lines.append(self._encode(end.event(), now))
         self._state.end_epoch(end, now)
-        self._key = self._key.next()
+        self._key = rekey or self._key.next()
         self._mac = MacKey(self._key.key)
 
     def _sign(self, lines: list[bytes]) -> None:
@@ -388,19 +414,21 @@ def _open(
         keyring = load_keyring(directory, read_head(directory).log_id)
     kept = read_head(directory)
     signer = load_audit_signer(public_half_path(directory, kept.log_id))
-    trusted = Trusted(kept, keyring.key, signer)
+    trusted = Trusted(kept, keyring.key, keyring.prepared(), signer)
     found = recover(directory, trusted, settings.pace, now(), sync)
     log = AuditLog(
         directory,
         lock,
         found.state,
         keyring,
+        found.key,
         settings=settings,
         now=now,
         sync=sync,
         last=found.last,
     )
-    log.settle()
+    log.settle()  # also keeps a new key that the log says counts
+    keyring.forget_prepared()
     log.append_batch([torn.event() for torn in found.torn])
     return log
 
@@ -444,6 +472,10 @@ def append_offline(directory: Path, records: Sequence[Mapping[str, object]]) -> 
     """
     log = open_audit_log(directory)
     try:
-        log.append_batch([check_event(dict(record)) for record in records])
+        events = [check_event(dict(record)) for record in records]
+        if [event.fields["type"] for event in events] == [REKEY]:
+            log.rekey(events[0])
+        else:
+            log.append_batch(events)
     finally:
         log.close()

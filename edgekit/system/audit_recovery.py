@@ -48,19 +48,23 @@ class Torn:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """Where to go on: the state, when its last record was written, and what was set aside."""
+    """Where to go on: the state, its epoch's key, when its last record was written, and what was
+    set aside.
+    """
 
     state: LogState
+    key: AuditKey
     last: Times | None
     torn: tuple[Torn, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """What the writer holds its own log against."""
+    """What the writer holds its own log against; `prepared` counts only if the log says so."""
 
     kept: Head
     key: AuditKey
+    prepared: AuditKey | None
     signer: HybridKey
 
 
@@ -72,17 +76,19 @@ def recover(directory: Path, trusted: Trusted, pace: Pace, now: Times, sync: Syn
     """
     torn: list[Torn] = []
     for path in reversed(log_segments(directory)):
-        state, last, known, end = _verify(path, trusted)
-        if state is None:
+        verifier, last, known, end = _verify(path, trusted)
+        if verifier is None:
             torn += _drop(path, sync)
             continue
         _write_again(path, known, end, sync)
         torn += _set_aside(path, end, sync)
+        state = verifier.state()
         _check_reached(directory, state, trusted)
-        return Recovered(state, last, tuple(torn))
+        key = verifier.key or trusted.key.at(state.epoch.number)
+        return Recovered(state, key, last, tuple(torn))
     state = new_log(trusted.kept.log_id, pace, now)
     _check_reached(directory, state, trusted)
-    return Recovered(state, None, tuple(torn))
+    return Recovered(state, trusted.key.at(state.epoch.number), None, tuple(torn))
 
 
 def open_requests(directory: Path, segments: int = 2) -> list[str]:
@@ -105,8 +111,8 @@ def _check_reached(directory: Path, state: LogState, trusted: Trusted) -> None:
         )
 
 
-def _verify(path: Path, trusted: Trusted) -> tuple[LogState | None, Times | None, int, int]:
-    """The state after a segment's last good record, that record's time, and two ends in bytes.
+def _verify(path: Path, trusted: Trusted) -> tuple[Verifier | None, Times | None, int, int]:
+    """The verifier after a segment's last good record, that record's time, and two ends in bytes.
 
     The ends are those of the last record that the kept head acknowledges, and of the last good one.
     """
@@ -114,7 +120,8 @@ def _verify(path: Path, trusted: Trusted) -> tuple[LogState | None, Times | None
     if not lines and trusted.kept.seq < first:  # cut off before its first record
         return None, None, 0, 0
     head = trusted.kept if trusted.kept.seq >= first else None
-    verifier = Verifier(Evidence(trusted.signer, (trusted.key,), (), head, first))
+    keys = (trusted.key,) if trusted.prepared is None else (trusted.key, trusted.prepared)
+    verifier = Verifier(Evidence(trusted.signer, keys, (), head, first))
     good, known, end = 0, 0, 0
     try:
         for verified in verifier.check(lines):
@@ -127,7 +134,7 @@ def _verify(path: Path, trusted: Trusted) -> tuple[LogState | None, Times | None
     if not good:
         return None, None, 0, 0
     last = times_of(parse_line(lines[good - 1], first + good - 1))
-    return verifier.state(), last, known, end
+    return verifier, last, known, end
 
 
 def _write_again(path: Path, start: int, end: int, sync: Sync) -> None:

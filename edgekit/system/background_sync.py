@@ -34,13 +34,13 @@ class BackgroundSync:
         self._sync = sync
         self._runs = False
         self._context: int | None = None
+        self._calls = _CALLS.get(platform.machine()) if sync is os.fdatasync else None
+
+    def _set_up(self, calls: tuple[int, int, int, int]) -> None:
+        self._setup, self._destroy, self._getevents, self._submit = map(ctypes.c_long, calls)
         self._iocb = ctypes.create_string_buffer(_IOCB.size)
         self._event = ctypes.create_string_buffer(_EVENT.size)
         self._list = (ctypes.c_void_p * 1)(ctypes.addressof(self._iocb))
-        calls = _CALLS.get(platform.machine())
-        if calls is None or sync is not os.fdatasync:
-            return
-        self._setup, self._destroy, self._getevents, self._submit = map(ctypes.c_long, calls)
         self._call = ctypes.CDLL(None, use_errno=True).syscall
         self._call.restype = ctypes.c_long
         context = ctypes.c_ulong(0)
@@ -49,6 +49,9 @@ class BackgroundSync:
 
     def start(self, descriptor: int) -> None:
         """Begin to make durable what was written to this file. Raises OSError."""
+        if self._calls is not None:
+            self._set_up(self._calls)
+            self._calls = None
         if self._context is not None:
             _IOCB.pack_into(self._iocb, 0, 0, 0, 0, _FDSYNC, 0, descriptor, 0, 0, 0, 0, 0, 0)
             context, one = ctypes.c_ulong(self._context), ctypes.c_long(1)

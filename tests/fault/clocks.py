@@ -75,6 +75,7 @@ def commands_of(world: World) -> dict[str, list[str]]:
         "audit erase": ["audit", "erase", "--request", "r1", "--reason", "a test", *root],
         "audit export": ["audit", "export", "--out", f"{out}/export", *root],
         "audit key": ["audit", "key", "--out", f"{out}/mac.key", *root],
+        "audit rekey": ["audit", "rekey", "--reason", "a test", *root],
         "audit prune": ["audit", "prune", *root],
         "audit report": ["audit", "report", "--out", f"{out}/report.html", *root],
         "audit anchor": ["audit", "anchor", "--to", f"{out}/stick", *root],

@@ -13,11 +13,13 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edgekit.core.audit_record import AuditEvent, check_event
+from edgekit.core.audit_keys import encode_audit_key
+from edgekit.core.audit_record import REKEY, AuditEvent, check_event
 from edgekit.errors import (
     AuditAlteredError,
     AuditError,
@@ -25,9 +27,11 @@ from edgekit.errors import (
     AuditTruncatedError,
     AuditUnavailableError,
 )
-from edgekit.operations.audit import tail_audit, verify_audit
+from edgekit.operations.audit import Brought, tail_audit, verify_audit
 from edgekit.system.audit_client import AsyncAuditClient, append_event
+from edgekit.system.audit_files import read_head
 from edgekit.system.audit_log import AuditLog, LogSettings, open_audit_log
+from edgekit.system.audit_secrets import load_mac_key
 from tests.support.daemons import running, running_auditd
 
 
@@ -360,3 +364,47 @@ def test_watchdog_is_pinged(tmp_path: Path) -> None:
 def test_client_errors_are_audit_errors(tmp_path: Path) -> None:
     with pytest.raises(AuditError):
         append_event(str(tmp_path / "nobody.sock"), {"type": "x"})
+
+
+def test_the_running_writer_takes_a_new_key_for_root_alone(tmp_path: Path) -> None:
+    asked = {"type": REKEY, "reason": "a test"}
+    with running_auditd(tmp_path):
+        path = str(tmp_path / "audit.sock")
+        log_id = read_head(tmp_path / "audit").log_id
+        old = load_mac_key(tmp_path / "audit", log_id)
+        number = append_event(path, asked)
+        new = load_mac_key(tmp_path / "audit", log_id)
+        assert old is not None
+        assert new is not None
+        assert new.epoch > old.epoch
+        assert new != old.at(new.epoch)
+        assert append_event(path, {"type": "config"}) > number + 1
+        if os.geteuid() == 0:
+            for folder in (tmp_path, *tmp_path.parents[:2]):
+                folder.chmod(0o755)
+            Path(path).chmod(0o666)
+            assert _as_nobody(lambda: append_event(path, {"type": "config"}))
+            assert not _as_nobody(lambda: append_event(path, asked))
+        assert load_mac_key(tmp_path / "audit", log_id) == new
+    key = tmp_path / "new.key"
+    key.write_bytes(encode_audit_key(new))
+    first = tmp_path / "old.key"
+    first.write_bytes(encode_audit_key(old))
+    summary = verify_audit(tmp_path / "audit", Brought(keys=(first, key)))
+    assert summary.verdict.sealed_from == 1
+
+
+def _as_nobody(call: Callable[[], object]) -> bool:
+    """Whether this user of the host may."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            call()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1] == 0

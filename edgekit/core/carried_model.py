@@ -42,6 +42,13 @@ class CarriedVariant:
     files: tuple[RelPath, ...]
     bytes: int
     shape: tuple[tuple[str, ShapeValue], ...]
+    mmproj: RelPath | None = None
+    """The last of the files, where it is a vision projector."""
+
+    @property
+    def weights(self) -> tuple[RelPath, ...]:
+        """The files without the projector."""
+        return self.files[:-1] if self.mmproj else self.files
 
 
 AUTO, ALWAYS, DEMAND = "auto", "always", "demand"
@@ -98,6 +105,9 @@ SHAPE_KEYS = frozenset(
 """What planning reads of a GGUF variant's shape."""
 INFILL_KEYS = ("infill_prefix", "infill_suffix", "infill_middle")
 """What else the shape of every variant has where the model can `insert`."""
+VISION_KEYS = ("vision_bytes", "vision_patches", "vision_patch", "vision_width", "vision_ffn",
+               "vision_tokens")
+"""What else the shape of a variant with a projector has."""
 
 
 def check_variants(model: CarriedModel) -> None:
@@ -113,6 +123,14 @@ def check_variants(model: CarriedModel) -> None:
             isinstance(shape.get(key), int) for key in INFILL_KEYS
         ):
             raise FormatError("a variant cannot insert", found=f"model {model.name}")
+        if variant.mmproj is not None and (
+            variant.files[-1] != variant.mmproj
+            or len(variant.files) < 2
+            or not all(isinstance(shape.get(key), int) for key in VISION_KEYS)
+        ):
+            raise FormatError("a variant cannot see", found=f"model {model.name}")
+        if "vision" in model.capabilities and variant.mmproj is None:
+            raise FormatError("a variant has no projector", found=f"model {model.name}")
 
 
 def model_table(model: CarriedModel) -> dict[str, Any]:
@@ -135,6 +153,7 @@ def model_table(model: CarriedModel) -> dict[str, Any]:
                 "bytes": v.bytes,
                 "files": [str(path) for path in v.files],
                 "shape": {k: n if isinstance(n, int) else list(n) for k, n in v.shape},
+                **({"mmproj": str(v.mmproj)} if v.mmproj else {}),
             }
             for v in model.variants
         ],
@@ -190,6 +209,7 @@ def _variant(fields: Fields) -> CarriedVariant:
     shape = fields.mapping("shape", max_items=64)
     if not all(_is_shape_value(value) for value in shape.values()):
         raise fields.fail("shape", f"expected integers to 2^50, or {MAX_SHAPE_ITEMS} of them")
+    projector = fields.text("mmproj", max_length=1024, default="")
     variant = CarriedVariant(
         format=fields.text("format", choices=("gguf", "safetensors")),
         quantization=fields.text("quantization", pattern=r"[A-Za-z0-9_]{2,20}"),
@@ -199,6 +219,7 @@ def _variant(fields: Fields) -> CarriedVariant:
             (key, tuple(value) if isinstance(value, list) else value)
             for key, value in sorted(shape.items())
         ),
+        mmproj=RelPath(projector) if projector else None,
     )
     fields.finish()
     return variant

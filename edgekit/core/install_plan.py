@@ -291,7 +291,7 @@ def engine_settings(
 ) -> EngineSettings:
     """How one selected model is served from a generation's folder; `cpu_flags` are the kernel's."""
     model, chosen, pack = selection.model, selection.chosen, selection.pack
-    adapters = model.fitting(selection.variant)
+    adapters, projector = model.fitting(selection.variant), selection.variant.mmproj
     entries = [manifest.entry(path) for path in selection.files]
     socket = layout.engine_socket(model.name)
     folder = layout.generation(generation)
@@ -305,8 +305,9 @@ def engine_settings(
             model=model.name,
             weights=tuple(
                 (path.parts[-1], str(layout.blob(manifest.entry(path).digest)))
-                for path in selection.variant.files
+                for path in selection.variant.weights
             ),
+            mmproj=str(layout.blob(manifest.entry(projector).digest)) if projector else "",
             adapters=tuple(
                 str(layout.blob(manifest.entry(adapter.files[0]).digest)) for adapter in adapters
             ),

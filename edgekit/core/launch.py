@@ -34,7 +34,8 @@ class Start:
 
     `weights` are (file name, place) in the manifest's order, the first one is the one to open.
     `adapters` are the places of LoRA adapters, in the order in which requests number them: all are
-    loaded, none has an effect until a request asks for it.
+    loaded, none has an effect until a request asks for it. `mmproj` is the place of a vision
+    projector, which computes on the processor.
     `pooling` is empty for a model that makes text. `image` is the pinned reference of an engine
     from an image, whose own entry point is the program.
     """
@@ -47,6 +48,7 @@ class Start:
     pooling: str = ""
     image: str = ""
     adapters: tuple[str, ...] = ()
+    mmproj: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ def _llama_wheel(start: Start) -> Launch:
             *serving_arguments(start.serving),
             *(("--embedding", start.pooling) if start.pooling else ()),
             *(text for place in start.adapters for text in ("--adapter", place)),
+            *(("--mmproj", start.mmproj) if start.mmproj else ()),
         )
     )
 
@@ -142,6 +145,7 @@ def llama_server_arguments(start: Start) -> tuple[str, ...]:
         "--verbosity",
         str(LOG_LEVEL),
         *(text for place in start.adapters for text in ("--lora-scaled", f"{place}:0")),
+        *(("--mmproj", start.mmproj, "--no-mmproj-offload") if start.mmproj else ()),
         *(("--embedding",) if start.pooling else ()),
         *(("--pooling", start.pooling) if start.pooling not in ("", OWN_POOLING) else ()),
     )
@@ -153,7 +157,7 @@ def missing_options(help_text: str) -> list[str]:
     serving = Serving(
         2, 1, 1, 1, "f16", gpu_layers=1, host_experts=1, tensor_split=(1, 1), devices=(share,)
     )
-    most = Start("", "", (("", ""),), "", serving, pooling="mean", adapters=("",))
+    most = Start("", "", (("", ""),), "", serving, pooling="mean", adapters=("",), mmproj="m")
     known = set(re.findall(r"--[a-z][a-z0-9-]*", help_text))
     used = {word for word in llama_server_arguments(most) if word.startswith("--")}
     return sorted(used - known)
@@ -179,7 +183,8 @@ def contained(
     that the unit's limits count and nothing outlives it. Its output is the supervisor's.
     """
     folder = start.socket.rpartition("/")[0]
-    places = (*(place for _, place in start.weights), *start.adapters)
+    places = [place for _, place in start.weights] + [*start.adapters]
+    places += [start.mmproj] if start.mmproj else []
     devices = tuple(f"--device=nvidia.com/gpu={share.identity}" for share in start.serving.devices)
     return Launch(
         (

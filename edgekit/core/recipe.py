@@ -7,7 +7,7 @@ name the file, the dotted key and its line.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekit.core.adapter import FORMATS as ADAPTER_FORMATS
 from edgekit.core.adapter import MAX_ADAPTERS
@@ -52,12 +52,14 @@ class HubSource:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One quantisation or format of a model's weights. `files` are paths below the source."""
+    """One quantisation or format of a model's weights. `files` are paths below the source; `mmproj`
+    is the one among them that is a vision projector."""
 
     format: str
     quantization: str
     source: FolderSource | HubSource
     files: tuple[RelPath, ...]
+    mmproj: RelPath | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +275,8 @@ def _model(fields: Fields) -> ModelRecipe:
             "min_tokens_per_second",
             "only a model with the task chat and a [[model.canary]] has one",
         )
+    if model.task != "chat" and any(variant.mmproj for variant in model.variants):
+        raise fields.fail("variant", "only a model with the task chat sees images")
     if model.pooling and model.task != "embedding":
         raise fields.fail("pooling", "only a model with the task embedding pools")
     if model.adapters and model.task != "chat":
@@ -292,10 +296,23 @@ def _variant(fields: Fields) -> Variant:
         source=_source(fields.table("source")),
         files=_paths(fields, "files"),
     )
+    projector = fields.text("mmproj", max_length=1024, default="")
     fields.finish()
     if not variant.files:
         raise fields.fail("files", "name at least one file; unlisted files are never carried")
-    return variant
+    return _with_projector(fields, variant, projector) if projector else variant
+
+
+def _with_projector(fields: Fields, variant: Variant, projector: str) -> Variant:
+    if variant.format != "gguf":
+        raise fields.fail("mmproj", "only a GGUF variant has one")
+    if projector in map(str, variant.files):
+        raise fields.fail("mmproj", "is among files, too")
+    try:
+        path = RelPath(projector)
+    except FormatError as error:
+        raise fields.fail("mmproj", f"{error.message} in {projector!r}") from error
+    return replace(variant, files=(*variant.files, path), mmproj=path)
 
 
 def _adapter(fields: Fields) -> AdapterRecipe:

@@ -30,6 +30,7 @@ from edgekit.gateway.journal import Caller, Journal
 from edgekit.gateway.limits import Limits
 from edgekit.gateway.logs import note, note_failure, note_request
 from edgekit.gateway.metrics import Metrics
+from edgekit.gateway.pictures import with_pictures
 from edgekit.gateway.problems import ApiError, surface_of
 from edgekit.gateway.quotas import load_quotas
 from edgekit.gateway.residence import Residence
@@ -168,7 +169,7 @@ class Gateway:
                     pass
             await answer(send, 200, _loaded(job), caller.request_id)
             return
-        job = with_defaults(job)
+        job = with_defaults(await with_pictures(job))
         engine = self._engines[job.model.engine]
         generation = Generation(
             job,

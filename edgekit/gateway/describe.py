@@ -20,7 +20,7 @@ from edgekit.gateway.job import MAX_NAME_CHARS
 from edgekit.gateway.surfaces.endpoints import ENDPOINTS
 
 Schema = dict[str, Any]
-ABLE = ("completion", "tools", "thinking", "insert", "embedding", "rerank")
+ABLE = ("completion", "tools", "thinking", "insert", "embedding", "rerank", "vision")
 INFILL = InfillTokens(1, 2, 3)
 
 

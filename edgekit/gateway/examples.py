@@ -20,6 +20,11 @@ _SAMPLING: dict[str, Any] = {
     "max_tokens": 32,
 }
 _STREAMING = {"stream": True, "stream_options": {"include_usage": True}}
+# one red pixel
+_PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+)
+_PICTURE = f"data:image/png;base64,{_PIXEL}"
 _PARAMETERS = {"type": "object", "properties": {"place": {"type": "string"}}}
 _FUNCTION = {"name": "look_up", "description": "look a place up", "parameters": _PARAMETERS}
 _TOOL = {"type": "function", "function": _FUNCTION}
@@ -32,7 +37,13 @@ _SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}}
 _CHAT = {
     "messages": [
         {"role": "system", "content": "be short"},
-        {"role": "user", "content": [{"type": "text", "text": "where is the bridge?"}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "where is the bridge?"},
+                {"type": "image_url", "image_url": {"url": _PICTURE, "detail": "low"}},
+            ],
+        },
         {"role": "assistant", "tool_calls": [_CALL]},
         {"role": "tool", "tool_call_id": "call_1", "content": "in the north"},
     ],
@@ -57,7 +68,13 @@ _CHAT_JSON = {
 _RESPONSES = {
     "instructions": "be short",
     "input": [
-        {"role": "user", "content": [{"type": "input_text", "text": "where is the bridge?"}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "where is the bridge?"},
+                {"type": "input_image", "image_url": _PICTURE, "detail": "auto"},
+            ],
+        },
         {
             "type": "function_call",
             "call_id": "call_1",
@@ -76,7 +93,16 @@ _RESPONSES = {
 _CONVERSATION = {
     "system": [{"type": "text", "text": "be short"}],
     "messages": [
-        {"role": "user", "content": [{"type": "text", "text": "where is the bridge?"}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "where is the bridge?"},
+                {
+                    "type": "image",
+                    "source": {"type": "base64", "media_type": "image/png", "data": _PIXEL},
+                },
+            ],
+        },
         {
             "role": "assistant",
             "content": [
@@ -184,7 +210,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {
             **_OLLAMA,
             "messages": [
-                {"role": "user", "content": "where is the bridge?"},
+                {"role": "user", "content": "where is the bridge?", "images": [_PIXEL]},
                 {
                     "role": "assistant",
                     "content": "",
@@ -201,7 +227,12 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         }
     ],
     "/api/generate": [
-        {**_OLLAMA, "prompt": "where is the bridge?", "system": "be short"},
+        {
+            **_OLLAMA,
+            "prompt": "where is the bridge?",
+            "system": "be short",
+            "images": [_PIXEL],
+        },
         {"prompt": "the bridge is", "raw": True},
         {"prompt": "the bridge is in the", "suffix": "of the ship"},
         {"prompt": "and the mess?", "context": [*b'[["user","where is the bridge?"]]']},

@@ -62,6 +62,8 @@ class Job:
     """How long an engine that is loaded on demand stays afterwards; None: as usual."""
     truncate: bool = False
     """Whether texts that are too long to embed are cut instead of refused."""
+    pictures: tuple[bytes, ...] = ()
+    """Those in its messages, for the audit log's digests."""
 
 
 def find_model(appliance: Appliance, name: str) -> ServedModel:
@@ -114,7 +116,25 @@ def digest_input(value: object) -> bytes:
     """The bytes a prompt digest is over: text as UTF-8, messages as canonical JSON."""
     if isinstance(value, str):
         return value.encode("utf-8", errors="surrogatepass")
-    return encode_canonical(value)
+    return encode_canonical(_without_pictures(value))
+
+
+def _without_pictures(value: object) -> object:
+    """The same messages with a mark where a picture is: pictures have digests of their own."""
+    if isinstance(value, list):
+        return [_without_pictures(item) for item in value]
+    if isinstance(value, dict) and value.get("type") == "image_url":
+        return {"type": "image_url"}
+    if isinstance(value, dict) and isinstance(value.get("content"), list):
+        return {**value, "content": _without_pictures(value["content"])}
+    return value
+
+
+def text_of(content: object) -> str | None:
+    """The text of a message's content, without its pictures; None where there is none."""
+    if isinstance(content, list):
+        return "\n".join(part["text"] for part in content if part["type"] == "text")
+    return content if isinstance(content, str) else None
 
 
 def take_sampling(body: Body, context: int) -> dict[str, Any]:
@@ -153,6 +173,11 @@ def _part(reader: Body, kinds: Collection[str]) -> str:
             f"{where}: only text parts are supported",
             param=where.rpartition("[")[0],
         )
+    return take_part_text(reader)
+
+
+def take_part_text(reader: Body) -> str:
+    """The text of a part that is one."""
     text = reader.text("text", max_chars=MAX_TEXT_CHARS)
     reader.ignore(frozenset({"annotations", "logprobs", "cache_control", "citations"}))
     reader.finish()

@@ -23,7 +23,7 @@ from typing import Any
 from edgekit.core.api_keys import ApiKey
 from edgekit.core.text_policy import TextMode
 from edgekit.errors import AuditUnavailableError
-from edgekit.gateway.job import Job, digest_input
+from edgekit.gateway.job import Job, digest_input, text_of
 from edgekit.gateway.outcome import Outcome
 from edgekit.gateway.problems import ApiError
 from edgekit.gateway.texts import TextKeeper
@@ -89,6 +89,7 @@ class Journal:
             "weights_digest": job.model.digest,
             "params": dict(job.params),
             **self._digests(mode, prompt_hmac=job.prompt, text_hmac=last_user_text(job.body)),
+            **self._pictures(mode, job),
             "text_mode": mode.label,
             "bytes_in": bytes_in,
             "stream": job.stream,
@@ -176,6 +177,16 @@ class Journal:
         }
         return {**digests, "hmac_key": self._key_id}
 
+    def _pictures(self, mode: TextMode, job: Job) -> Mapping[str, str]:
+        """Each picture's size, and where the policy allows it its keyed digest; never the picture.
+        """
+        if not job.pictures:
+            return {}
+        found = {"image_bytes": " ".join(str(len(data)) for data in job.pictures)}
+        if mode >= TextMode.HASH:
+            found["image_hmac"] = " ".join(self.digest(data).hexdigest() for data in job.pictures)
+        return found
+
     async def _texts(
         self, mode: TextMode, request_id: str, part: str, text: bytes
     ) -> Mapping[str, str]:
@@ -207,6 +218,6 @@ def last_user_text(body: Mapping[str, Any]) -> bytes | None:
     """The text of the last user message in a request to the engine; None where there is none."""
     for message in reversed(body.get("messages") or ()):
         if message.get("role") == "user":
-            content = message.get("content")
-            return digest_input(content) if isinstance(content, str) else None
+            text = text_of(message.get("content"))
+            return None if text is None else digest_input(text)
     return None

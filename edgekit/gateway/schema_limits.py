@@ -4,6 +4,8 @@ Engines walk all the ways in which a grammar can go on, between two tokens, for 
 pattern of 15 characters stops one for good. What costs is counted: alternatives, properties, and
 the repetitions that a pattern has once repeated groups are written out. The limits were found with
 llama.cpp's server: the worst that they let through holds it up for less than a second.
+
+A pattern that is not for the whole text is refused: an engine would answer as if it were not there.
 """
 
 from __future__ import annotations
@@ -24,6 +26,10 @@ MAX_ALTERNATIVES = 1000
 MAX_PROPERTIES = 400
 
 _TOKENS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d{1,9})(?:,(\d{0,9}))?\}|.", re.DOTALL)
+
+
+_WHOLE = re.compile(r"\^(?:[^\\]|\\.)*\$", re.DOTALL)
+"""llama.cpp takes a pattern for the whole text, and passes over one that does not say so."""
 
 
 def check_schema(schema: Any, param: str) -> None:
@@ -68,6 +74,8 @@ def repetitions_of(pattern: str) -> int:
 def _check_pattern(pattern: str, param: str) -> int:
     if len(pattern) > MAX_PATTERN_CHARS:
         raise bad_field(param, f"a pattern has more than {MAX_PATTERN_CHARS} characters")
+    if not _WHOLE.fullmatch(pattern):
+        raise bad_field(param, "a pattern must begin with ^ and end with $: engines keep no other")
     found = repetitions_of(pattern)
     if found > MAX_REPETITIONS:
         raise bad_field(

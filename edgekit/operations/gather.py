@@ -191,7 +191,8 @@ class _Gatherer:
             carried, header = self._variant(model, index, variant, fetched)
             variants.append(carried)
             headers.append(header)
-            weights.append((variant.format, fetched))
+            own = {name: path for name, path in fetched.items() if name != variant.mmproj}
+            weights.append((variant.format, own))
         self._terms_of(f"models/{model.name}", model.terms)
         return CarriedModel(
             name=model.name,
@@ -299,11 +300,13 @@ class _Gatherer:
     ) -> tuple[CarriedVariant, WeightsHeader]:
         prefix = f"models/{model.name}/{index}-{variant.quantization.lower()}"
         paths = []
-        for name, source in sorted(fetched.items()):
+        # the projector last: what an engine opens is the first
+        ordered = sorted(fetched.items(), key=lambda item: (item[0] == variant.mmproj, item[0]))
+        for name, source in ordered:
             path = RelPath(f"{prefix}/{name}")
             self._parts.append(Part(path, "weights", source))
             paths.append(path)
-        header = check_weights(variant.format, dict(sorted(fetched.items())))
+        header = check_weights(variant.format, dict(ordered), variant.mmproj)
         size = sum(source.stat().st_size for source in fetched.values())
         carried = CarriedVariant(
             format=variant.format,
@@ -311,6 +314,7 @@ class _Gatherer:
             files=tuple(paths),
             bytes=size,
             shape=tuple(sorted(header.shape.items())),
+            mmproj=paths[-1] if variant.mmproj else None,
         )
         return carried, header
 

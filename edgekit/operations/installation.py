@@ -186,7 +186,7 @@ class Installation:
         for chosen in self._plan.selections:
             variant = chosen.variant
             weights = self._places(variant.files)
-            header = check_weights(variant.format, weights)
+            header = check_weights(variant.format, weights, variant.mmproj)
             if header.shape != dict(variant.shape):
                 raise WeightsError(
                     "the manifest describes other weights than it carries",

@@ -15,6 +15,7 @@ from edgekit.core.chat_template import json_chat_templates, template_capabilitie
 from edgekit.core.config_shape import config_shape
 from edgekit.core.gguf import GgufHeader, read_gguf_header
 from edgekit.core.gguf_adapter import check_gguf_adapter
+from edgekit.core.gguf_mmproj import check_gguf_mmproj
 from edgekit.core.gguf_rules import check_gguf_rules, default_template
 from edgekit.core.gguf_shape import Shape, gguf_shape
 from edgekit.core.names import RelPath
@@ -45,17 +46,21 @@ class WeightsHeader:
     ranks: bool = False
 
 
-def check_weights(format_: str, files: dict[RelPath, Path]) -> WeightsHeader:
+def check_weights(
+    format_: str, files: dict[RelPath, Path], mmproj: RelPath | None = None
+) -> WeightsHeader:
     """Check all files of a variant: names, first bytes, headers, chat templates, remote code.
 
-    `files` maps names to where the bytes lie. Raises RefusedContentError for what edgekit does not
-    carry, WeightsError for a header that lies, HostError for a file that cannot be read.
+    `files` maps names to where the bytes lie, `mmproj` is the vision projector among them. Raises
+    RefusedContentError for what edgekit does not carry, WeightsError for a header that lies,
+    HostError for a file that cannot be read.
     """
     for name, path in files.items():
         check_stored_weights(name, path)
     try:
         if format_ == "gguf":
-            return _check_gguf(files)
+            own = {name: path for name, path in files.items() if name != mmproj}
+            return _check_gguf(own, {n: p for n, p in files.items() if n == mmproj})
         return _check_safetensors(files)
     except OSError as error:
         raise translate_os_error(error, "reading weights") from error
@@ -93,7 +98,7 @@ def check_stored_weights(name: RelPath, stored: Path) -> None:
     check_weights_file(name, head, size)
 
 
-def _check_gguf(files: dict[RelPath, Path]) -> WeightsHeader:
+def _check_gguf(files: dict[RelPath, Path], projector: dict[RelPath, Path]) -> WeightsHeader:
     name = next(iter(files), None)
     if name is None or len(files) != 1:
         raise WeightsError(
@@ -104,12 +109,15 @@ def _check_gguf(files: dict[RelPath, Path]) -> WeightsHeader:
     header = _gguf_header(name, files[name])
     check_gguf_rules(header, str(name))
     shape = gguf_shape(header)
-    insert = ("insert",) if "infill_middle" in shape else ()
+    able = ["insert"] if "infill_middle" in shape else []
+    for own, path in projector.items():
+        shape |= check_gguf_mmproj(_gguf_header(own, path), header, str(own)).table()
+        able.append("vision")
     return WeightsHeader(
         family=header.text("general.architecture"),
         parameter_count=header.parameter_count(),
         shape=shape,
-        capabilities=(*template_capabilities(default_template(header)), *insert),
+        capabilities=(*template_capabilities(default_template(header)), *able),
         pooling=f"{header.text('general.architecture')}.pooling_type" in header.metadata,
         ranks=any(tensor.name in _RANKING_HEADS for tensor in header.tensors),
     )

@@ -9,6 +9,7 @@ QUESTIONS = HERE / "data" / "questions.toml"
 CANARY = HERE / "canary.toml"
 WEIGHTS = HERE / "weights"
 GGUF_Q8 = HERE / "gguf" / "edgekit-demo-q8_0.gguf"
+MMPROJ = HERE / "vision" / "edgekit-demo-colours-f32.gguf"
 ADAPTER_GGUF = HERE / "adapter" / "edgekit-demo-sailor-f16.gguf"
 
 MODEL_NAME = "edgekit-demo"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from typing import Any
 
@@ -47,14 +49,33 @@ def test_repetitions_are_counted_written_out(pattern: str, count: int) -> None:
 
 
 STOPPING = [
-    text("(.{0,30}){0,30}"),  # llama.cpp's server did not come back from these
-    text("(.?){0,200}"),
-    text("a*" * 200),
-    {"anyOf": [text("a*" * MAX_REPETITIONS)] * 20},
-    text("a" * 513),
+    text("^(.{0,30}){0,30}$"),  # llama.cpp's server did not come back from these
+    text("^(.?){0,200}$"),
+    text("^" + "a*" * 200 + "$"),
+    {"anyOf": [text("^" + "a*" * MAX_REPETITIONS + "$")] * 20},
+    text("^" + "a" * 511 + "$"),
     {"enum": list(range(MAX_ALTERNATIVES + 1))},
     {"type": "object", "properties": {f"p{i}": {} for i in range(MAX_PROPERTIES + 1)}},
 ]
+
+
+OPEN = [r"\d+", "^abc", "abc$", r"^abc\$", "", "^", "$", r"^\\\$", "(^a$)"]
+
+
+@pytest.mark.parametrize("pattern", OPEN)
+def test_a_pattern_that_is_not_for_the_whole_text_is_refused(site: Site, pattern: str) -> None:
+    answer = site.post("/api/generate", {"model": "demo", "prompt": "x", "format": text(pattern)})
+    assert answer.status_code == 400
+    assert "must begin with ^ and end with $" in answer.json()["error"]
+    assert not site.engine.requests
+
+
+def test_a_pattern_for_the_whole_text_is_kept_to(real_site: Site) -> None:
+    for pattern in ("^[0-9]{3}$", r"^a\$$", "^(ja|nein)$"):
+        answer = real_site.post("/api/generate", {
+            "model": "demo", "prompt": "x", "format": text(pattern), "stream": False,
+            "options": {"num_predict": 60, "temperature": 0}})
+        assert re.fullmatch(pattern, json.loads(answer.json()["response"]))
 
 
 @pytest.mark.parametrize("schema", STOPPING, ids=[str(schema)[:40] for schema in STOPPING])
@@ -87,8 +108,8 @@ def test_schemas_that_stop_an_engine_reach_none(site: Site, schema: dict[str, An
     [
         text(ADDRESS),
         text(MOMENT),
-        text("(a|b)*" * MAX_REPETITIONS),
-        text(f"(.*){{0,{MAX_REPETITIONS - 1}}}"),
+        text("^" + "(a|b)*" * MAX_REPETITIONS + "$"),
+        text(f"^(.*){{0,{MAX_REPETITIONS - 1}}}$"),
         {"enum": [f"value {i}" for i in range(MAX_ALTERNATIVES)]},
         {"type": "object", "properties": {f"p{i}": {} for i in range(MAX_PROPERTIES)}},
     ],

@@ -67,6 +67,11 @@ def asked() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "/v1/completions", {"model": MODEL, "prompt": f"{canary()} " * 4000}
     yield "/v1/chat/completions", {**chat, "response_format": {
         "type": "json_schema", "json_schema": {"name": "s", "schema": {"pattern": canary()}}}}
+    yield "/v1/chat/completions", {**chat, "response_format": {
+        "type": "json_schema", "json_schema": {"name": "s", "schema": {
+            "type": "string", "pattern": f"^(?={canary()}$"}}}}
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{canary()}"}}
+    yield "/v1/chat/completions", {**chat, "messages": [{"role": "user", "content": [picture]}]}
     yield "/v1/chat/completions", {**chat, "tools": [{"type": canary(), "function": tool}]}
     yield "/v1/rerank", {"model": MODEL, "query": canary(), "documents": [canary()]}
 

@@ -89,7 +89,8 @@ def built(folder: Path, help_text: str, levels: tuple[str, ...] = ("x64", "haswe
 def full_help() -> str:
     start = Start("", "m", (("", ""),), "", Serving(1, 1, 1, 1, "f16"), pooling="mean")
     words = [word for word in llama_server_arguments(start) if word.startswith("--")]
-    return " ".join([*words, "--device", "--tensor-split", "--n-cpu-moe", "--lora-scaled"])
+    return " ".join([*words, "--device", "--tensor-split", "--n-cpu-moe", "--lora-scaled",
+                     "--mmproj", "--no-mmproj-offload"])
 
 
 def test_libraries_go_by_their_loaders_name_and_levels_lie_apart(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ widest moment. Formulas and measurements: docs/reference/planner.md.
 
 from __future__ import annotations
 
+from edgekit.core.pictures import DECODED_BYTES, MAX_ALL_PIXELS, MAX_PIXELS
 from edgekit.core.planning.compute_buffer import compute_bytes
 from edgekit.core.planning.llama_shape import KV_TYPES, Cells, LlamaShape
 from edgekit.core.planning.values import MIB, MemoryNeed, MemoryTerm
@@ -18,6 +19,8 @@ VOCABULARY_BYTES = 190
 its text in several tables (measured: docs/reference/planner-measured.md)."""
 CHECKPOINTS = 2
 """Copies of windows and states kept per person, so that a conversation goes on without a rerun."""
+PICTURES_BYTES = 4 * MAX_ALL_PIXELS + DECODED_BYTES * MAX_PIXELS
+"""For each slot: a request and its pictures, three bytes for each pixel, and decoding one."""
 DEVICE_PROCESS_BYTES = 512 * MIB
 """What a driver and its libraries keep on every device that is used."""
 DEVICE_HOST_BYTES = 512 * MIB
@@ -50,6 +53,20 @@ def adapter_bytes(shape: LlamaShape, cells: Cells) -> int:
         return 0
     sums = max(2 * one.width + one.rank for one in shape.adapters)
     return sum(one.bytes for one in shape.adapters) + 4 * cells.batch * sums
+
+
+def vision_bytes(shape: LlamaShape, *, slots: int) -> int:
+    """Bytes of a vision projector, of its graph, and of pictures that are decoded for everybody.
+
+    Of each patch: its colours, twice, and the widest moment of a layer. An upper bound
+    (measured: docs/reference/planner.md).
+    """
+    if not shape.number("vision_bytes"):
+        return 0
+    width, ffn = shape.number("vision_width"), shape.number("vision_ffn")
+    patch = 6 * shape.number("vision_patch") ** 2 + max(7 * width, ffn + 3 * width) + 16
+    graph = 4 * shape.number("vision_patches") * patch
+    return shape.number("vision_bytes") + graph + slots * PICTURES_BYTES
 
 
 def llama_need(
@@ -97,6 +114,9 @@ def llama_need(
     if adapters:
         on_host = adapters if gpu_layers <= shape.layers else 0
         terms.insert(1, MemoryTerm("adapters", on_host, adapters * used))
+    vision = vision_bytes(shape, slots=slots)
+    if vision:
+        terms.insert(1, MemoryTerm("vision", vision))
     if state:
         terms.insert(2, MemoryTerm("state", state - device_state, device_state))
     checkpoints = CHECKPOINTS * checkpoint_bytes(shape, cells, slots=slots, kv_type=kv_type)
@@ -130,4 +150,4 @@ def _host_weights(shape: LlamaShape, on_device: int) -> int:
     """What stays: with a tied output the embedding lies on both sides."""
     is_tied = on_device and not shape.number("output_bytes")
     moved = on_device - (shape.number("embedding_bytes") if is_tied else 0)
-    return max(0, shape.variant.bytes - moved)
+    return max(0, shape.variant.bytes - shape.number("vision_bytes") - moved)

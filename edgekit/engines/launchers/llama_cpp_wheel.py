@@ -90,6 +90,7 @@ def _options() -> argparse.Namespace:
         "--adapter", action="append", default=[],
         help="GGUF file of a LoRA adapter, without effect until a request asks for it",
     )
+    parser.add_argument("--mmproj", default="", help="GGUF file of a vision projector")
     return parser.parse_args()
 
 
@@ -122,6 +123,8 @@ def _params(options: argparse.Namespace) -> xllamacpp.CommonParams:
     params.endpoint_metrics = True
     params.warmup = True
     params.verbosity = VERBOSITY
+    params.mmproj.path = options.mmproj
+    params.mmproj_use_gpu = False
     params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in options.adapter]
     if options.embedding is not None:
         params.embedding = True

@@ -23,6 +23,7 @@ from edgekit.gateway.job import (
 )
 from edgekit.gateway.problems import ApiError, bad_field
 from edgekit.gateway.schema_limits import check_schema
+from edgekit.gateway.surfaces.content import BASE64, base64_part, joined
 from edgekit.gateway.surfaces.tool_fields import check_response_format
 
 IGNORED = frozenset(
@@ -41,7 +42,7 @@ IGNORED = frozenset(
 )
 """About Anthropic's own service: accepted without effect."""
 
-BLOCKS = ("text", "tool_use", "tool_result", "thinking", "redacted_thinking")
+BLOCKS = ("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking")
 TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -169,7 +170,7 @@ class _Blocks:
     """The blocks of one message, by what they become."""
 
     def __init__(self) -> None:
-        self._texts: list[str] = []
+        self._parts: list[dict[str, Any]] = []
         self._calls: list[dict[str, Any]] = []
         self._results: list[dict[str, Any]] = []
 
@@ -178,7 +179,10 @@ class _Blocks:
         kind = block.raw("type", {"enum": [*BLOCKS]}, required=True)
         block.ignore(frozenset({"cache_control", "citations"}))
         if kind == "text":
-            self._texts.append(block.text("text", max_chars=MAX_TEXT_CHARS))
+            text = block.text("text", max_chars=MAX_TEXT_CHARS)
+            self._parts.append({"type": "text", "text": text})
+        elif kind == "image" and role == "user":
+            self._parts.append(_picture(block))
         elif kind == "tool_use" and role == "assistant":
             self._calls.append(_call(block))
         elif kind == "tool_result" and role == "user":
@@ -193,12 +197,23 @@ class _Blocks:
 
     def messages(self, role: str) -> list[dict[str, Any]]:
         """As chat messages, in the order the engine expects them."""
-        text = "\n".join(self._texts)
+        content = joined(self._parts)
         if self._calls:
-            return [{"role": role, "content": text or None, "tool_calls": self._calls}]
-        if self._results and not text:
+            return [{"role": role, "content": content or None, "tool_calls": self._calls}]
+        if self._results and not content:
             return self._results
-        return [*self._results, {"role": role, "content": text}]
+        return [*self._results, {"role": role, "content": content}]
+
+
+def _picture(block: Body) -> dict[str, Any]:
+    """An image with its bytes in it; what would have to be fetched is refused."""
+    source = block.whole_table("source")
+    if source.raw("type", {"const": "base64"}, required=True) != "base64":
+        raise bad_field(source.name("type"), "must be base64; this appliance fetches nothing")
+    source.text("media_type", max_chars=60)
+    part = base64_part(source.raw("data", BASE64, required=True), source.name("data"))
+    source.finish()
+    return part
 
 
 def _call(block: Body) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from edgekit.gateway.job import (
 )
 from edgekit.gateway.problems import ApiError, bad_field
 from edgekit.gateway.schema_limits import check_schema
+from edgekit.gateway.surfaces.content import take_pictures, with_text
 from edgekit.gateway.surfaces.keep_alive import take_keep_alive
 from edgekit.gateway.surfaces.ollama_context import Message, take_context
 from edgekit.gateway.surfaces.tool_fields import take_tools
@@ -125,9 +126,11 @@ def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
     response_format = _format(body)
     thinking = _think(body, model, name)
     body.only("template", "", why="is not supported: the template is part of the weights")
-    _no_images(body)
+    pictures = take_pictures(body)
     _finish(body)
-    if not prompt and not suffix:
+    if pictures and (raw or suffix):
+        raise bad_field("images", "go with neither raw nor suffix")
+    if not prompt and not suffix and not pictures:
         return LoadRequest(model, name, keep_s, chat=False)
     messages: list[Message] = []
     if raw or suffix:
@@ -144,7 +147,8 @@ def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
         if told:  # it takes the place of an earlier one
             earlier = [message for message in earlier if message["role"] != "system"]
         messages = [*told, *earlier, {"role": "user", "content": prompt}]
-        target, request = CHAT_TARGET, {"messages": messages, **fields, **thinking}
+        seen = [*messages[:-1], {"role": "user", "content": with_text(pictures, prompt)}]
+        target, request = CHAT_TARGET, {"messages": seen, **fields, **thinking}
     return _job(
         "/api/generate",
         model,
@@ -238,17 +242,13 @@ def _finish(body: Body) -> None:
     body.finish()
 
 
-def _no_images(body: Body) -> None:
-    if body.raw("images", {"type": "array", "maxItems": 0}) not in (None, []):
-        raise ApiError(400, "unsupported_content", "images are not supported", param="images")
-
-
 def _message(reader: Body) -> dict[str, Any]:
-    message: dict[str, Any] = {
-        "role": take_role(reader),
-        "content": reader.text("content", max_chars=MAX_TEXT_CHARS, default=""),
-    }
-    _no_images(reader)
+    message: dict[str, Any] = {"role": take_role(reader)}
+    text = reader.text("content", max_chars=MAX_TEXT_CHARS, default="")
+    pictures = take_pictures(reader)
+    if pictures and message["role"] != "user":
+        raise bad_field(reader.name("images"), "only a user sends images")
+    message["content"] = with_text(pictures, text)
     calls = reader.tables("tool_calls", max_items=MAX_TOOL_CALLS)
     if calls:
         message["tool_calls"] = [_tool_call(call, index) for index, call in enumerate(calls)]

@@ -23,6 +23,7 @@ from edgekit.gateway.job import (
     take_text,
 )
 from edgekit.gateway.problems import bad_field
+from edgekit.gateway.surfaces.content import take_content
 from edgekit.gateway.surfaces.tool_fields import (
     RESPONSE_FORMAT,
     TOOL_CHOICE,
@@ -151,7 +152,8 @@ def _messages(body: Body) -> list[dict[str, Any]]:
 def _message(reader: Body) -> dict[str, Any]:
     message: dict[str, Any] = {"role": take_role(reader)}
     calls = reader.tables("tool_calls", max_items=MAX_TOOL_CALLS)
-    message["content"] = take_text(reader, "content")
+    take = take_content if message["role"] == "user" else take_text
+    message["content"] = take(reader, "content")
     if message["content"] is None and not (calls and message["role"] == "assistant"):
         raise bad_field(reader.name("content"), "is required")
     if calls:

@@ -23,6 +23,7 @@ from edgekit.gateway.job import (
     take_text,
 )
 from edgekit.gateway.problems import ApiError, bad_field
+from edgekit.gateway.surfaces.content import Content, take_content
 from edgekit.gateway.surfaces.openai_requests import MAX_ARGUMENTS_CHARS
 from edgekit.gateway.surfaces.tool_fields import (
     FUNCTION,
@@ -183,7 +184,7 @@ def _add_item(messages: list[dict[str, Any]], reader: Body) -> None:
     reader.ignore(frozenset({"id", "status"}))
     if kind == "message":
         role = take_role(reader)
-        messages.append({"role": role, "content": _text(reader, "content")})
+        messages.append({"role": role, "content": _content(reader, role)})
     elif kind == "function_call":
         _add_call(messages, reader)
     elif kind == "function_call_output":
@@ -197,6 +198,15 @@ def _add_item(messages: list[dict[str, Any]], reader: Body) -> None:
             400, "unsupported_content", f"{reader.name('type')}: not supported", param="input"
         )
     reader.finish()
+
+
+def _content(reader: Body, role: str) -> Content:
+    if role != "user":
+        return _text(reader, "content")
+    content = take_content(reader, "content", TEXT_PARTS, "input_image")
+    if content is None:
+        raise bad_field(reader.name("content"), f"must be a string or at most {MAX_PARTS} parts")
+    return content
 
 
 def _text(reader: Body, key: str) -> str:

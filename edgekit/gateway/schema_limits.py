@@ -5,7 +5,7 @@ pattern of 15 characters stops one for good. What costs is counted: alternatives
 the repetitions that a pattern has once repeated groups are written out. The limits were found with
 llama.cpp's server: the worst that they let through holds it up for less than a second.
 
-A pattern that is not for the whole text is refused: an engine would answer as if it were not there.
+Patterns are put in the engine's words (`core.schema_pattern`): of others it takes no notice.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from edgekit.core.schema_pattern import engine_pattern
+from edgekit.errors import FormatError
 from edgekit.gateway.problems import bad_field
 
 MAX_PATTERN_CHARS = 512
@@ -28,16 +30,14 @@ MAX_PROPERTIES = 400
 _TOKENS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d{1,9})(?:,(\d{0,9}))?\}|.", re.DOTALL)
 
 
-_WHOLE = re.compile(r"\^(?:[^\\]|\\.)*\$", re.DOTALL)
-"""llama.cpp takes a pattern for the whole text, and passes over one that does not say so."""
-
-
 def check_schema(schema: Any, param: str) -> None:
-    """Refuse a schema that would hold up the engine. Raises ApiError."""
+    """Refuse a schema that would hold up the engine, or that it would not keep to; its patterns
+    become the engine's. Raises ApiError."""
     repetitions = alternatives = properties = 0
-    for key, value in _entries(schema):
+    for table, key, value in _entries(schema):
         if key == "pattern" and isinstance(value, str):
             repetitions += _check_pattern(value, param)
+            table[key] = _engine_pattern(value, param)
         elif key in ("enum", "anyOf", "oneOf", "allOf") and isinstance(value, list):
             alternatives += len(value)
         elif key in ("properties", "patternProperties") and isinstance(value, dict):
@@ -74,8 +74,6 @@ def repetitions_of(pattern: str) -> int:
 def _check_pattern(pattern: str, param: str) -> int:
     if len(pattern) > MAX_PATTERN_CHARS:
         raise bad_field(param, f"a pattern has more than {MAX_PATTERN_CHARS} characters")
-    if not _WHOLE.fullmatch(pattern):
-        raise bad_field(param, "a pattern must begin with ^ and end with $: engines keep no other")
     found = repetitions_of(pattern)
     if found > MAX_REPETITIONS:
         raise bad_field(
@@ -85,11 +83,18 @@ def _check_pattern(pattern: str, param: str) -> int:
     return found
 
 
-def _entries(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key of every table in a value of bounded depth, with what it holds."""
+def _engine_pattern(pattern: str, param: str) -> str:
+    try:
+        return engine_pattern(pattern)
+    except FormatError as error:
+        raise bad_field(param, error.message) from error
+
+
+def _entries(value: Any) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    """Every table in a value of bounded depth, each of its keys, and what that holds."""
     if isinstance(value, dict):
-        for key, below in value.items():
-            yield key, below
+        for key, below in tuple(value.items()):
+            yield value, key, below
             yield from _entries(below)
     elif isinstance(value, list):
         for item in value:

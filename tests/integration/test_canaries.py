@@ -188,7 +188,7 @@ def test_daemons_and_engine_say_what_they_do_without_it(traces: Traces) -> None:
     engine = logs[f"engine-{MODEL}.log"]
     assert "buffer size =" in engine
     assert "eval time" in engine.rpartition("listening on")[2], "it still tells how it serves"
-    assert "JSON schema conversion was incomplete: pattern [-]" in engine
+    assert "JSON schema conversion was incomplete" not in engine, "it is asked no such pattern"
     for text in (CANARY, *traces.answers):
         assert text not in traces.printed
 

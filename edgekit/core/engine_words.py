@@ -15,31 +15,31 @@ WORDS = frozenset(re.findall(r"\w+", """
     abort aborted accepted accepting address alive all allocate allocated allocating allocation
     and any are assert assertion at attention available avg back backend background backtrace
     bad bad_alloc batch block buffer buffers busy by bytes cache cached cancel cancelled cannot
-    cells chain check checking checkpoint child chunk clear code common completed compute
-    connection context conv_id conversion copies core could count cpu create created cublas cuda
-    cudamalloc cudnn cuerror data deallocate decode decoded decoding device did disk done drop
-    dropped dump eager empty end ended engine eos error eval evaluated exceeded exceeds
-    exception exit exited expired f_keep f_sim_best failed failure fatal file finished for
-    forward found free from full generation get_availabl ggml ggml_abort ggml_assert gguf got
-    gpu grammar graph graphs graphs_reused has have health hip hipblas hit host hung id id_task
-    idle ignored in incomplete increase increasing info init init_sampler initialized input
-    insufficient internal invalid is is_child it json kernel kill killed kv large last
-    launch_slot_ layer lcp length level limit list listening llama load loaded loading
-    log_server_r logits lost lru main many max maximum memory memory_seq_rm message metal model
-    more ms must n_ctx n_ctx_slot n_keep n_past n_prompt_tokens n_tokens nccl new no node not
-    null of off on one only oom open operation operator or out output overflow params parse
-    parsing path pattern pause pending per persistent physical pipe pool pos prefix print_timing
-    processed processing prompt que queue ram rate ready receive received release released
-    removed repeat request requests res reserve resident restart restarted result resume reused
-    rocm running runtime_error sampler samplers sampling schema second seconds segfault
-    segmentation selected send send_error sent sequence server server_strea set shape shift
-    shutdown sigabrt sigkill signal sigsegv sim similarity size skip skipping slot slots small
-    socket space spec srv started starting state status std stop stopped stopping stream string
-    supported swap system t_last task tasks tensor terminate termination text the thold thread
-    threads throughput time timed timeout timings to token tokens too took total trace truncated
-    try trying type unable unexpected unified unknown unsupported update update_slots usage use
-    used using value vulkan wait waiting warmup warn warning was watchdog what while with worker
-    write xid
+    cells chain change check checking checkpoint child chunk clear clearing code common
+    completed compute connection context conv_id conversion copies core could count cpu create
+    created cublas cuda cudamalloc cudnn cuerror data deallocate decode decoded decoding device
+    did disk done drop dropped dump eager empty encode_mtmd_ encoding end ended engine eos error
+    eval evaluated exceeded exceeds exception exit exited expired f_keep f_sim_best failed
+    failure fatal file finished for forward found free from full generation get_availabl ggml
+    ggml_abort ggml_assert gguf got gpu grammar graph graphs graphs_reused has have health hip
+    hipblas hit host hung id id_task idle idx ignored image in incomplete increase increasing
+    info init init_sampler initialized input insufficient internal invalid is is_child it json
+    kernel kill killed kv large last launch_slot_ layer lcp length level limit list listening
+    llama load loaded loading log_server_r logits lora loras lost lru main many max maximum
+    memory memory_seq_rm message metal model more ms mtmd must n_chunks n_ctx n_ctx_slot n_keep
+    n_past n_prompt_tokens n_tokens n_tokens_batch nccl new no node not null of off on one only
+    oom open operation operator or out output overflow params parse parsing path pattern pause
+    pending per persistent physical pipe pool pos prefix print_timing processed processing
+    prompt que queue ram rate ready receive received release released removed repeat request
+    requests res reserve resident restart restarted result resume reused rocm running
+    runtime_error sampler samplers sampling schema second seconds segfault segmentation selected
+    send send_error sent sequence server server_strea set shape shift shutdown sigabrt sigkill
+    signal sigsegv sim similarity size skip skipping slot slots small socket space spec srv
+    started starting state status std stop stopped stopping stream string supported swap system
+    t_last task tasks tensor terminate termination text the thold thread threads throughput time
+    timed timeout timings to token tokens too took total trace truncated try trying type unable
+    unexpected unified unknown unsupported update update_slots usage use used using value vulkan
+    wait waiting warmup warn warning was watchdog what while with worker write xid
 """))
 """In lower case: of llama.cpp's messages while it serves, and what runtimes say when they die."""
 

@@ -21,7 +21,7 @@ from securesystemslib.signer import Signature
 from edgekit.core import release, trust
 from edgekit.core.digest import Digest
 from edgekit.core.strict_json import encode_canonical
-from tools.vector_files import differences
+from tools.vector_files import BrokenVectorError, differences
 from tools.vector_workshop import Edit, Vector, Workshop, edited, lay_out, make_manifest
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "docs/spec/vectors"
@@ -465,7 +465,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="write the test vectors of bundle format 1")
     parser.add_argument("--check", action="store_true", help="write nothing, report differences")
     if parser.parse_args().check:
-        different = check(FOLDER)
+        try:
+            different = check(FOLDER)
+        except BrokenVectorError as error:
+            print(error)
+            return 1
         print("".join(f"{name} is not what make_vectors writes\n" for name in different), end="")
         return 1 if different else 0
     for name, data in files(FOLDER).items():

@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+
+class BrokenVectorError(ValueError):
+    """A file that should be a vector is none. Its text is a line that names the file."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever is wrong with the bytes of this file becomes a BrokenVectorError."""
+    try:
+        yield
+    except BrokenVectorError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        text = str(error).replace("\n", " ")
+        raise BrokenVectorError(f"{path.name} is no vector: {text[:200]}") from error
 
 
 def differences(folder: Path, wanted: Mapping[str, bytes], *patterns: str) -> list[str]:

@@ -28,6 +28,7 @@ from edgekit.core.names import RelPath
 from edgekit.core.sshsig import sign_ssh
 from edgekit.core.strict_json import encode_canonical
 from edgekit.exit_codes import ExitCode
+from tools.vector_files import reading
 
 EXPIRES: Final = "2036-01-01T00:00:00Z"
 CREATED: Final = 1_700_000_000
@@ -88,8 +89,9 @@ class Vector:
 def read_vector(path: Path) -> tuple[dict[str, str], bytes]:
     """Header and bytes of a vector file."""
     head, _, body = path.read_bytes().partition(b"\n\n")
-    header = dict(line.split(": ", 1) for line in head.decode("ascii").split("\n"))
-    return header, base64.b64decode(body) if header.get("encoding") == "base64" else body
+    with reading(path):
+        header = dict(line.split(": ", 1) for line in head.decode("ascii").split("\n"))
+        return header, base64.b64decode(body) if header.get("encoding") == "base64" else body
 
 
 def read_set(path: Path) -> dict[str, bytes]:
@@ -251,10 +253,11 @@ def _present_signatures(folder: Path) -> dict[str, set[str]]:
     for path in sorted([*folder.glob("*.txt"), *folder.glob("keys/*.json")]):
         texts = [path.read_bytes()]
         if path.suffix == ".txt":
-            header, body = read_vector(path)
-            texts = [body]
-            if header["kind"] == "set":
-                texts = list(read_set(path).values())
+            with reading(path):
+                header, body = read_vector(path)
+                texts = [body]
+                if header["kind"] == "set":
+                    texts = list(read_set(path).values())
         for keyid, value in (match for text in texts for match in _SIGNATURE.findall(text)):
             data = base64.b64decode(value + b"==")
             found.setdefault(keyid.decode(), set()).add(data.hex())

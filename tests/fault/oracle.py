@@ -6,6 +6,8 @@ that writes files or recovers.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import functools
 import hashlib
 import json
@@ -16,6 +18,8 @@ from dataclasses import dataclass
 from edgekit.core import trust
 from edgekit.core.api_keys import parse_keys
 from edgekit.core.audit_chain import LogLine, parse_head
+from edgekit.core.audit_checkpoint import unsafe_read_checkpoint
+from edgekit.core.audit_keys import AuditKey, parse_audit_key
 from edgekit.core.audit_verify import Evidence, Verifier
 from edgekit.core.derived import parse_derived
 from edgekit.errors import EdgekitError
@@ -24,16 +28,23 @@ from tests.fault.snapshot import Node, Snapshot
 OPT, STATE, ETC = "opt/edgekit", "var/lib/edgekit", "etc/edgekit"
 CURRENT, GENERATIONS = f"{OPT}/current", f"{OPT}/generations"
 BLOBS, TRUST, AUDIT = f"{STATE}/blobs/sha384", f"{STATE}/trust", f"{STATE}/audit"
+STICK = "media/stick"
+"""A medium that the host's evidence goes to."""
+
 UNLIKE = ("receipt.json", "plan.json")
 """Files of a generation that differ from run to run: times, memory that was free."""
 
 _KNOWN = re.compile(
     r"(opt|opt/edgekit|opt/edgekit/(current|generations(/.+)?)|etc|etc/edgekit"
     r"|etc/edgekit/((api-keys|models|audit\.signer)\.json|local\.key|tls(/.+)?)|var|var/lib|var/lib/edgekit"
-    r"|var/lib/edgekit/(\.audit\.removed(/.+)?|blobs(/.+)?|trust(/.+)?|audit(/.+)?|staging(/.+)?|[a-z-]+\.json))"
+    r"|media|media/stick(/.+)?"
+    r"|var/lib/edgekit/(texts(/.+)?|\.audit\.removed(/.+)?|blobs(/.+)?|trust(/.+)?|audit(/.+)?|staging(/.+)?|[a-z-]+\.json))"
 )
 _TEMPORARY = re.compile(r"(.+/)?\.[^/]+\.(tmp|new)")
-_LITTER = re.compile(r"(.+/)?(\.[^/]+\.(tmp|new|partial|old)(/.*)?|[0-9a-f]{96}\.part)")
+_LITTER = re.compile(
+    r"(.+/)?(\.[^/]+\.(tmp|new|partial|old)(/.*)?|[0-9a-f]{96}\.part|mac\.next)"
+    rf"|{STICK}/[^/]+\.partial(/.*)?"
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,7 @@ class Expected:
 
     `current` serves (None: nothing does); `whole` are complete beside it; the floor's sequence and
     the root's version are one of `floors` and `roots`. `rotten` are blobs that were bad before.
+    Of `has` each names a path that is there, and what its content holds; of `lacks` none is.
     """
 
     current: str | None
@@ -67,6 +79,8 @@ class Expected:
     floors: frozenset[int]
     roots: frozenset[int] = frozenset({1})
     rotten: frozenset[str] = frozenset()
+    has: frozenset[tuple[str, bytes]] = frozenset()
+    lacks: frozenset[tuple[str, bytes]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -119,6 +133,7 @@ class Oracle:
         yield from _audit_problems(tree)
         yield from _key_problems(tree)
         yield from _derived_problems(tree)
+        yield from _stick_problems(tree)
         for name, node in tree.items():
             if re.fullmatch(rf"{STATE}/installing\.json", name) and not _is_json(node):
                 yield f"{name} is no JSON"
@@ -134,6 +149,10 @@ class Oracle:
         for label in sorted(expected.whole):
             yield from self._not_whole(tree, self._releases[label], expected.rotten)
         yield from _trust_problems(tree, expected)
+        for wanted, held in ((True, expected.has), (False, expected.lacks)):
+            for path, content in held:
+                if _holds(tree, path, content) != wanted:
+                    yield f"{path} {content!r} is {'not there' if wanted else 'there'}"
 
     def _not_whole(
         self, tree: Snapshot, release: Release, rotten: frozenset[str]
@@ -237,6 +256,32 @@ def _key_problems(tree: Snapshot) -> Iterator[str]:
             yield f"{name}: {error.message}"
 
 
+def _holds(tree: Snapshot, path: str, content: bytes) -> bool:
+    return any(re.fullmatch(path, name) and content in (node.data or b"")
+               for name, node in tree.items())
+
+
+def _stick_problems(tree: Snapshot) -> Iterator[str]:
+    """What has its name on the medium is whole."""
+    for name, node in tree.items():
+        data = node.data or b""
+        try:
+            if re.fullmatch(rf"{STICK}/.+\.checkpoint", name):
+                unsafe_read_checkpoint(data)
+            elif name == f"{STICK}/mac.key":
+                parse_audit_key(data)
+                if node.mode != 0o600:
+                    yield f"{name} has mode {node.mode:o}"
+            elif re.fullmatch(rf"{STICK}/[^/.]+/export\.json", name):
+                payload = json.loads(base64.b64decode(json.loads(data)["payload"]))
+                for file in payload["files"]:
+                    found = tree.get(f"{name.rpartition('/')[0]}/{file['name']}")
+                    if found is None or _digest(found) != file["sha384"]:
+                        yield f"{name}: {file['name']} is {_said(found)}"
+        except (EdgekitError, ValueError, KeyError) as error:
+            yield f"{name}: {error}"
+
+
 def _audit_lines(tree: Snapshot) -> Iterator[LogLine]:
     """Every whole line in the order of its segment; an unfinished last line is left out."""
     for name in sorted(tree):
@@ -263,12 +308,29 @@ def _audit_problems(tree: Snapshot) -> Iterator[str]:
     except EdgekitError as error:
         yield f"audit: {error.message}"
         return
+    first = int(lines[0].segment[6:22]) if lines else 1
+    if first > 1 and not any(record["type"] == "retention" and record["last"] >= first - 1
+                             for record in _audit_records(tree)):
+        yield f"audit: no record says why the log begins with {first}"
     try:
-        for verified in Verifier(Evidence(head=head)).check(lines):
+        evidence = Evidence(keys=_mac_keys(tree), head=head, first=first)
+        for verified in Verifier(evidence).check(lines):
             sequence = verified.seq
     except EdgekitError as error:
         if sequence < head.seq:
             yield f"audit: {error.message} after {sequence} of {head.seq} records"
+
+
+def _mac_keys(tree: Snapshot) -> tuple[AuditKey, ...]:
+    """Those that the writer keeps: one or both sectors, and one that waits."""
+    keys = []
+    for name, node in tree.items():
+        if re.fullmatch(rf"{AUDIT}/audit-[0-9a-f]+/mac\.(key|next)", name):
+            data = node.data or b""
+            for start in range(0, len(data), 512):
+                with contextlib.suppress(EdgekitError):
+                    keys.append(parse_audit_key(data[start : start + 512].rstrip(b"\0")))
+    return tuple(keys)
 
 
 def _open_attempts(tree: Snapshot) -> Iterator[str]:

@@ -14,6 +14,7 @@ import io
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +26,11 @@ from edgekit.cli.app import build_app
 from edgekit.cli.main import main
 from edgekit.core import trust
 from edgekit.core.appliance import Appliance
+from edgekit.core.audit_record import check_event
+from edgekit.core.audit_texts import TextLabel
 from edgekit.core.carried_model import CarriedModel, CarriedVariant
 from edgekit.core.digest import Digest
+from edgekit.core.host_layout import HostLayout
 from edgekit.core.names import RelPath
 from edgekit.core.release import EnginePack
 from edgekit.errors import EngineError
@@ -34,10 +38,12 @@ from edgekit.operations import install as install_module
 from edgekit.operations import surroundings
 from edgekit.operations.probe import probe_host
 from edgekit.system import health
+from edgekit.system.audit_log import LogSettings, open_audit_log
+from edgekit.system.audit_texts import TextStore
 from edgekit.system.services import ForegroundServices
 from edgekit.system.signing import create_signer
 from edgekit.system.weights import check_weights
-from tests.fault.oracle import Expected, Oracle, Release
+from tests.fault.oracle import AUDIT, STICK, Expected, Oracle, Release
 from tests.fault.snapshot import copy_tree, read_snapshot
 from tests.fault.tracer import CHANGES, Decide, Ended, Seen, run_forked
 from tests.support.gguf import TEXT, value
@@ -91,7 +97,8 @@ class Scenario:
     """A command, the host it starts from (commands before it), and the two states it may leave.
 
     `status` is the command's exit status without faults. `settled` is what a finished run must
-    leave; the new state unless said. A command that `toggles` leads back when it is run again after
+    leave; the new state unless said. `again` is what it may also end with when it is run again and
+    there is nothing left to do. A command that `toggles` leads back when it is run again after
     it has ended; one that was cut off has not.
     """
 
@@ -101,6 +108,7 @@ class Scenario:
     old: Expected
     new: Expected
     status: int = 0
+    again: int = 0
     toggles: bool = False
     settled: Expected | None = None
 
@@ -112,6 +120,32 @@ class Scenario:
 
 def _expected(current: str | None, whole: str, *floors: int, **other: object) -> Expected:
     return Expected(current, frozenset(whole.split()), frozenset(floors), **other)  # type: ignore[arg-type]
+
+
+def _evidence_scenarios() -> Iterator[Scenario]:
+    """What is done with the audit log; no release changes."""
+    hosts = ("trust1", "install v1", "stick")
+    for name, more, command, new, again in (
+        ("export the log", (), "audit export --out STICK --format cef",
+         {"has": _holds(rf"{STICK}/[^/.]+/export\.json")}, 0),
+        ("anchor the log", (), "audit anchor --to STICK",
+         {"has": _holds(rf"{STICK}/edgekit-anchors/[^/]+\.checkpoint")}, 0),
+        ("hand over the key", (), "audit key --out STICK/mac.key",
+         {"has": _holds(rf"{STICK}/mac\.key")}, 30),
+        ("change the key", (), "audit rekey --reason because",
+         {"has": _holds(rf"{AUDIT}/audit-[0-9]+\.jsonl", b'"rekeyed":true')}, 0),
+        ("erase texts", ("texts",), "audit erase --request r1 --reason because",
+         {"lacks": _holds(r".+\.text")}, 30),
+        ("prune the log", ("segments",), "audit prune --insecure-unexported because",
+         {"lacks": _holds(rf"{AUDIT}/audit-0+1\.jsonl")}, 0),
+    ):
+        old = {"lacks": new["has"]} if "has" in new else {}
+        yield Scenario(name, hosts + more, command, _expected("v1", "v1", 1, **old),
+                       _expected("v1", "v1", 1, **new), again=again)
+
+
+def _holds(path: str, content: bytes = b"") -> frozenset[tuple[str, bytes]]:
+    return frozenset({(path, content)})
 
 
 @dataclass
@@ -181,6 +215,7 @@ class World:
                      "remove --with-audit-log", old,
                      _expected(None, "", 0, 1, roots=frozenset({0, 1})),
                      settled=_expected(None, "", 0, roots=frozenset({0}))),
+            *_evidence_scenarios(),
         )}
 
     def build(self) -> None:
@@ -249,6 +284,9 @@ class World:
         root = ["--root", str(self.host)]
         verb, _, label = command.partition(" ")
         match verb:
+            case "audit":
+                stick = str(self.host / STICK)
+                return [*(word.replace("STICK", stick) for word in command.split()), *root]
             case "install":
                 return ["install", str(self.stick(label)), "--listen", LISTEN, *root]
             case "model":
@@ -270,6 +308,12 @@ class World:
             self._rot()
         elif command == "litter":
             self._litter()
+        elif command == "stick":
+            (self.host / STICK).mkdir(parents=True)
+        elif command == "texts":
+            self._keep_texts()
+        elif command == "segments":
+            self._fill_segments()
         else:
             said = io.StringIO()
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -302,6 +346,18 @@ class World:
             (store / f"blobs/sha384/{number:096x}").write_bytes(b"x" * 100)
         (store / "staging/demo-9.9.9-0").mkdir(parents=True)
         (store / "staging/demo-9.9.9-0/a.part").write_bytes(b"y" * 50)
+
+    def _keep_texts(self) -> None:
+        store = TextStore(HostLayout(self.host).texts)
+        for part in ("prompt", "output"):
+            store.write(TextLabel("r1", part, 1_764_000_000_000_000), b"a text\n")
+
+    def _fill_segments(self) -> None:
+        """A log of many small segments."""
+        log = open_audit_log(HostLayout(self.host).audit, settings=LogSettings(3000))
+        for number in range(20):
+            log.append_batch([check_event({"type": "scrub", "n": number})])
+        log.close()
 
     def _write_set(self, label: str, sequence: int, root: RootBuilder) -> None:
         weights = gguf({"general.name": value(TEXT, label)})

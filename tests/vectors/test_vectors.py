@@ -5,6 +5,7 @@ The reader under test is the one that installs; the header's format is docs/spec
 
 from __future__ import annotations
 
+import re
 import shutil
 import traceback
 from pathlib import Path
@@ -20,6 +21,7 @@ from edgekit.system.volumes import read_volumes
 from tests.support.sets import quiet
 from tools import make_vectors
 from tools.make_vectors import FOLDER
+from tools.vector_files import BrokenVectorError
 from tools.vector_workshop import CODES, read_set, read_vector
 
 VECTORS = sorted(FOLDER.glob("*.txt"))
@@ -169,3 +171,15 @@ def test_the_keys_of_the_vectors_are_no_keys_of_a_host() -> None:
     data = (FOLDER / "keys/root-developer.json").read_bytes()
     with pytest.raises(EdgekitError, match="developer root"):
         trust.trust_first_root(data, trust.fingerprint(data))
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff broken", b"", b"kind: set\nbase: none.txt\n\n{", b"a: b\n\n"]
+)
+def test_a_file_that_is_no_vector_is_named(tmp_path: Path, data: bytes) -> None:
+    folder, name = tmp_path / "vectors", VECTORS[0].name
+    shutil.copytree(FOLDER, folder)
+    (folder / name).write_bytes(data)
+    line = rf"^{re.escape(name)} is no vector: [^\n]*$"
+    with pytest.raises(BrokenVectorError, match=line):
+        make_vectors.check(folder)

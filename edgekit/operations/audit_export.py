@@ -42,7 +42,7 @@ from edgekit.system.audit_files import (
     read_lines,
     signer_folder,
 )
-from edgekit.system.audit_package import PackageWriter
+from edgekit.system.audit_package import PackageWriter, finish_packages
 from edgekit.system.clock import wall_clock
 from edgekit.system.files import check_room, exclusive_lock, read_bounded
 from edgekit.system.signing import load_signer
@@ -96,7 +96,9 @@ def export_audit(
         head = read_head(layout.audit)
         evidence = gather_evidence(layout.audit, Brought(first=begin))
         signer = _require_signer(evidence)
-        name = f"edgekit-audit-{head.log_id[:12]}-{begin}-{last}"
+        prefix = f"edgekit-audit-{head.log_id[:12]}"
+        name = f"{prefix}-{begin}-{last}"
+        _finish_earlier(layout.audit, out, prefix)
         listener(Started(TASK, size))
         with PackageWriter(out, name) as package:
             origin = Origin(socket.gethostname(), head.log_id)
@@ -115,6 +117,19 @@ def export_audit(
             folder = package.commit()
         listener(Finished(TASK))
     return Exported(folder, manifest, signer.fingerprint)
+
+
+def _finish_earlier(log_dir: Path, out: Path, prefix: str) -> None:
+    """A package that was recorded and not yet named when its export was cut off gets its name."""
+    recorded: set[str] = set()
+
+    def counts(name: str) -> bool:
+        if not recorded:
+            found = read_records(log_dir, EXPORT)
+            recorded.update(f"{prefix}-{record['first']}-{record['last']}" for record in found)
+        return name in recorded
+
+    finish_packages(out, prefix, EXPORT_NAME, counts)
 
 
 def _require_signer(evidence: Evidence) -> HybridKey:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +15,23 @@ from edgekit.system.files import durable_write, fsync_directory, remove_tree, tr
 from edgekit.system.volumes import hash_file
 
 PARTIAL = ".partial"
+
+
+def finish_packages(out: Path, prefix: str, last_file: str, counts: Callable[[str], bool]) -> None:
+    """Of exports that were cut off: name those that are whole and count, and remove the others.
+
+    `last_file` is written last of all; `counts` is asked for a package's name. Raises HostError.
+    """
+    try:
+        for partial in sorted(out.glob(f"{prefix}-*{PARTIAL}")):
+            target = partial.with_name(partial.name.removesuffix(PARTIAL))
+            if (partial / last_file).is_file() and counts(target.name) and not target.exists():
+                partial.rename(target)
+            else:
+                remove_tree(partial)
+            fsync_directory(out)
+    except OSError as error:
+        raise translate_os_error(error, "finishing an earlier export") from error
 
 
 class PackageWriter:
@@ -40,10 +59,13 @@ class PackageWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """What went wrong with the medium goes wrong here again, and was said already."""
         for file, _hasher, _size in self._open.values():
-            file.close()
-        if self._folder.exists():
-            remove_tree(self._folder)
+            with suppress(OSError):
+                file.close()
+        with suppress(OSError):
+            if self._folder.exists():
+                remove_tree(self._folder)
 
     def add_line(self, name: str, line: bytes) -> None:
         """One more line of a file, which is made with its first one."""

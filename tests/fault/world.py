@@ -127,7 +127,7 @@ def _evidence_scenarios() -> Iterator[Scenario]:
     hosts = ("trust1", "install v1", "stick")
     for name, more, command, new, again in (
         ("export the log", (), "audit export --out STICK --format cef",
-         {"has": _holds(rf"{STICK}/[^/.]+/export\.json")}, 0),
+         {"has": _holds(rf"{STICK}/[^/.]+/export\.json")}, 30),
         ("anchor the log", (), "audit anchor --to STICK",
          {"has": _holds(rf"{STICK}/edgekit-anchors/[^/]+\.checkpoint")}, 0),
         ("hand over the key", (), "audit key --out STICK/mac.key",

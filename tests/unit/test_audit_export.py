@@ -22,6 +22,7 @@ from edgekit.operations.audit_anchor import anchor_visitors
 from edgekit.operations.audit_export import Exported, Wanted, export_audit
 from edgekit.system.audit_files import log_segments, public_half_path, read_head
 from edgekit.system.audit_log import open_audit_log
+from edgekit.system.audit_package import finish_packages
 from edgekit.system.audit_secrets import load_mac_key
 from tests.support.audit_logs import Clock, Written, start_log, write_requests
 
@@ -207,3 +208,16 @@ def test_every_other_medium_is_anchored(
     assert len(said) == 1
     anchor_visitors(HostLayout(tmp_path / "nothing"), [stick / "demo-1.0.0"], said.append)
     assert len(said) == 1
+
+
+def test_an_export_that_was_cut_off_gets_its_name_if_it_was_recorded(tmp_path: Path) -> None:
+    out, prefix = tmp_path, "edgekit-audit-0123456789ab"
+    for name, files in (("1-9", ("a", "last")), ("1-10", ("a", "last")), ("1-11", ("a",))):
+        (out / f"{prefix}-{name}.partial").mkdir()
+        for file in files:
+            (out / f"{prefix}-{name}.partial" / file).write_text("x")
+    (out / "edgekit-audit-ba9876543210-1-9.partial").mkdir()  # another log's
+    finish_packages(out, prefix, "last", lambda name: name == f"{prefix}-1-10")
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"{prefix}-1-10", "edgekit-audit-ba9876543210-1-9.partial",
+    ]  # fmt: skip

@@ -30,7 +30,13 @@ from edgekit.system.audit_files import (
     segment_lines,
     unavailable,
 )
-from edgekit.system.files import durable_write, file_system_of, read_bounded, translate_os_error
+from edgekit.system.files import (
+    durable_write,
+    ensure_directory,
+    file_system_of,
+    read_bounded,
+    translate_os_error,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ def write_anchor(layout: HostLayout, folder: Path) -> Anchored:
     half = public_half_path(layout.audit, head.log_id)
     path = folder / checkpoint_name(checkpoint)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        ensure_directory(folder)
     except OSError as error:
         raise translate_os_error(error, "making a folder for anchors") from error
     durable_write(folder / half.name, read_bounded(half, MAX_HALF_BYTES, "public half"))

@@ -1,8 +1,9 @@
 """`edgekit bundle`, the whole command, on new and on unchanged weights.
 
 The recipe is that of the demo with two models of `--bytes` together: 73 % and 27 %. Frozen parts
-and wheels are in the cache before; digests and volumes are not, for new files. The lock is made
-anew each time, from the same folder. Nothing is rehearsed: no engine answers from random weights.
+and wheels are in the cache before; digests and volumes are not, for new files. Without `--locked`
+the lock is made anew each time, from the same folder. Nothing is rehearsed: no engine answers from
+random weights.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 from random import Random
 
-from benchmarks.measure import Contender, Row, compare, python_child, shell
+from benchmarks.measure import Contender, Row, compare, python_child, run_child, shell
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "bundles/demo-small.toml"
@@ -29,6 +30,7 @@ CHUNK_BYTES = 1 << 20
 EDGEKIT = f'"{sys.executable}" -m edgekit'
 NEW = f'rm -f "$2/digests.json" "$2/volumes.json"; {EDGEKIT} bundle "$1" --cache "$2" '
 UNCHANGED = f'{EDGEKIT} bundle "$1" --cache "$2" '
+LOCKED = UNCHANGED + "--locked "
 KEYS = f'{EDGEKIT} keys init "$1/developer" --root-out "$1/root.json" --insecure-developer'
 SIGNED = (
     '--key "file:$3/developer" --trust-root "$3/root.json" --insecure-no-rehearsal --out "$4" '
@@ -46,20 +48,33 @@ def run(folder: Path, total: int, rounds: int) -> list[Row]:
             print("the demo's engine cannot be fetched here: bundle skipped", file=sys.stderr)
             shutil.rmtree(place)
             return []
+    # A kept place may be that of an older edgekit.
+    run_child("freeze", place / "cache-new")
+    again = place / "again"
+    shutil.rmtree(again, ignore_errors=True)
+    _run(UNCHANGED + SIGNED, place / "sha384.toml", place / "cache", place, again)
+    weights = place / "weights"
     contenders = [
-        python_child("hash once, cp -r, sync", "hash-and-copy", place / "weights", "{target}")
+        python_child(
+            "hash once, cp -r, sync", "hash-and-copy", weights, "{target}", reads=weights
+        )
     ]
     contenders += [
         _bundle(f"edgekit bundle, {a}, new files", NEW, place, a, "cache-new")
         for a in ("sha256", "sha384")
     ]
-    contenders += [_bundle("edgekit bundle, unchanged", UNCHANGED, place, "sha384", "cache")]
+    contenders += [
+        _bundle("edgekit bundle, unchanged", UNCHANGED, place, "sha384", "cache"),
+        _bundle("edgekit bundle --locked, unchanged", LOCKED, place, "sha384", "cache"),
+    ]
     return compare(contenders, amount=total, rounds=rounds, folder=folder)
 
 
 def _bundle(name: str, script: str, place: Path, algorithm: str, cache: str) -> Contender:
     recipe = place / f"{algorithm}.toml"
-    return shell(name, script + SIGNED, recipe, place / cache, place, "{target}")
+    return shell(
+        name, script + SIGNED, recipe, place / cache, place, "{target}", reads=place / "weights"
+    )
 
 
 def _prepare(place: Path, total: int) -> None:

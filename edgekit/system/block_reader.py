@@ -27,8 +27,15 @@ _libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(ctype
 
 
 def block_buffer(size: int) -> memoryview:
-    """Memory for a block that begins on a page; `size` is a multiple of `ALIGNMENT`."""
-    return memoryview(mmap.mmap(-1, size))
+    """Memory for a block that begins on a page; `size` is a multiple of `ALIGNMENT`.
+
+    In huge pages where the kernel has them: a disk is then asked for megabytes at a time, not for
+    as many bytes as a request has room for single pages.
+    """
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)
 
 
 class BlockReader(Protocol):

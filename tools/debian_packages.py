@@ -41,7 +41,7 @@ TESTS = {**DEMO, "podman": "podman", "crun": "crun", "strace": "strace", "ps": "
          "chromium": "chromium", "curl": "curl", "node": "nodejs", "npm": "npm",
          "mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs",
          "mkfs.btrfs": "btrfs-progs",
-         "libnuma.so.1": "libnuma1",
+         "libnuma.so.1": "libnuma1", "qemu-system-x86_64": "qemu-system-x86",
          "cmake": "cmake", "ninja": "ninja-build", "c++": "g++"}
 
 

@@ -24,6 +24,8 @@ MANY_FILES = 10_000
 """From so many on, a tree is written by one call for its whole file system."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_GONE = {errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ESHUTDOWN}
+_GONE_HINT = "if it was a stick, put it back and run the command again; dmesg names a failing disk"
 
 
 def translate_os_error(error: OSError, what: str) -> EdgekitError:
@@ -39,9 +41,12 @@ def translate_os_error(error: OSError, what: str) -> EdgekitError:
             f"{what}: not permitted",
             where=where,
             found=text,
-            hint="run as root, or give another --root",
+            hint="mount it for writing, or give another --root"
+            if error.errno == errno.EROFS
+            else "run as root, or give another --root",
         )
-    return HostError(f"{what} failed", where=where, found=text)
+    hint = _GONE_HINT if error.errno in _GONE else None
+    return HostError(f"{what} failed", where=where, found=text, hint=hint)
 
 
 def durable_write(path: Path, data: bytes, *, mode: int = 0o644) -> None:

@@ -211,7 +211,7 @@ $edgekit config show > /out/config.txt
 cd ../demo-small-1.1.0
 ./edgekit install .
 serving > /out/generation-1.1.txt
-test "$(systemctl show -p WatchdogUSec --value $engine)" = @WATCHDOG@s
+test "$(systemctl show -p WatchdogUSec --value $engine)" = "@WATCHDOG_SHOWN@"
 PORT=8099 http GET /healthz | head -n 1 | grep -q ' 200 '
 """
 )
@@ -284,6 +284,13 @@ systemctl list-units --all --no-legend 'edgekit*' > /out/units-left.txt
 )
 
 
+def as_systemd_shows(seconds: int) -> str:
+    """A span of less than an hour."""
+    minutes, rest = divmod(seconds, 60)
+    parts = (f"{minutes}min" if minutes else "", f"{rest}s" if rest else "")
+    return " ".join(filter(None, parts))
+
+
 @dataclass
 class Life:
     """The boots of one host, and the folder in which it left its results."""
@@ -323,6 +330,7 @@ def life(
             text = job.replace("@FINGERPRINT@", demo_set.fingerprint)
             text = text.replace("@MODEL@", MODEL)
             text = text.replace("@WATCHDOG@", str(WATCHDOG_S))
+            text = text.replace("@WATCHDOG_SHOWN@", as_systemd_shows(WATCHDOG_S))
             lived.boots.append(host.boot(text, stick=stick, out=lived.out, timeout_s=400))
     return lived
 

@@ -351,3 +351,17 @@ def test_removing_a_tree_is_idempotent(tmp_path: Path) -> None:
     remove_tree(tmp_path / "tree")
     remove_tree(tmp_path / "tree")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.EIO, "put it back and run the command again"),
+        (errno.ENODEV, "put it back and run the command again"),
+        (errno.EROFS, "mount it for writing"),
+        (errno.EACCES, "run as root"),
+        (errno.ENOSPC, "df -h"),
+    ],
+)
+def test_an_error_of_the_system_says_what_to_do(number: int, hint: str) -> None:
+    assert hint in str(translate_os_error(OSError(number, "x"), "reading a").hint)

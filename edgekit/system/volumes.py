@@ -200,7 +200,8 @@ def _read_block(
             f"volume {name} cannot be read",
             where=f"block {number}, bytes {offset} to {offset + length - 1}",
             found=os.strerror(error.errno or 0),
-            hint=f"copy {name} again, or use another stick",
+            hint=f"if the stick was pulled out, put it back and run the command again; else copy "
+            f"{name} again, or use another stick",
         ) from error
     if count < length:
         raise DigestError(

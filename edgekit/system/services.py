@@ -39,6 +39,8 @@ TIMER_STAMP = "var/lib/systemd/timers/stamp-edgekit-scrub.timer"
 """When the scrub ran last, as systemd remembers it."""
 WANTS = "multi-user.target.wants"
 JOURNAL_LINES = 15
+COMPLAINT_LINES = 200
+"""An engine says much while it ends, after our daemon has said why it must."""
 SYSTEMCTL_TIMEOUT_S = 1500
 STOP_GRACE_S = 10.0
 
@@ -204,10 +206,10 @@ class SystemdServices:
             )
         return found
 
-    def last_words(self, unit: str) -> str:
+    def last_words(self, unit: str, lines: int = JOURNAL_LINES) -> str:
         """The end of a unit's journal."""
         log = run(
-            ["journalctl", "--no-pager", "-o", "cat", "-n", str(JOURNAL_LINES), "-u", unit],
+            ["journalctl", "--no-pager", "-o", "cat", "-n", str(lines), "-u", unit],
             timeout_s=60,
             check=False,
         )
@@ -229,7 +231,7 @@ class SystemdServices:
 
     def complaint(self, unit: str) -> str:
         """The last thing that our own daemon in a unit said, else the unit's last line."""
-        lines = self.last_words(unit).splitlines()
+        lines = self.last_words(unit, COMPLAINT_LINES).splitlines()
         ours = [line for line in lines if line.startswith(OUR_VOICES)]
         return (ours or lines or ["no output"])[-1]
 

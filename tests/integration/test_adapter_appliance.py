@@ -135,10 +135,12 @@ def test_the_set_says_what_it_carries(host: RunningAppliance) -> None:
     assert found["pedigree"]["ancestors"][0]["name"] == MODEL
 
 
-def test_a_wrong_answer_with_the_adapter_stops_the_bundle(demo_set: DemoSet) -> None:
+def test_a_wrong_answer_with_the_adapter_stops_the_bundle(
+    demo_set: DemoSet, tmp_path: Path
+) -> None:
     with pytest.raises(AssertionError, match="rehearsal"):
         bundle_demo(
-            demo_set.root.parent, demo_set.signer, demo_set.root,
+            tmp_path, demo_set.signer, demo_set.root,
             ('name = "demo-small"', 'name = "demo-mutiny"'),
             ("[[engine]]", ADAPTER.replace('"Aye"', '"Nay"') + "[[engine]]"),
         )

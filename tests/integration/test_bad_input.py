@@ -225,9 +225,11 @@ def test_too_little_disk_is_refused_with_needed_and_found(
 
 
 def test_a_full_disk_while_bundling_is_said_and_the_cache_stays_usable(
-    demo_set: DemoSet, small_disk: Path
+    demo_set: DemoSet, small_disk: Path, tmp_path: Path
 ) -> None:
-    recipe = demo_set.root.parent / "demo-small.toml"
+    recipe = tmp_path / "demo-small.toml"
+    text = (REPOSITORY / "bundles/demo-small.toml").read_text("utf-8")
+    recipe.write_text(text.replace("../models/demo", str(REPOSITORY / "models/demo")), "utf-8")
     bundle = [sys.executable, "-m", "edgekit", "bundle", str(recipe), "--key",
               f"file:{demo_set.signer}", "--trust-root", str(demo_set.root)]
     done = subprocess.run([*bundle, "--out", str(small_disk / "out")], capture_output=True,

@@ -392,7 +392,7 @@ def test_a_killed_build_does_not_poison_the_cache(
     assert list(tmp_path.glob("rootfs-*[0-9a-f]")) == []
     # The same recipe's key, but one that ends: the leftover must not be in the result.
     key = partial.stem.removeprefix("rootfs-")
-    monkeypatch.setattr(rootfs_module, "_rootfs_key", lambda _: key)
+    monkeypatch.setattr(rootfs_module, "_rootfs_key", lambda *_: key)
     recipe(monkeypatch, "touch $result/whole")
     assert [path.name for path in build_rootfs(tmp_path).iterdir()] == ["whole"]
     assert list(tmp_path.glob("*.partial*")) == []

@@ -529,7 +529,9 @@ def test_gc_keeps_what_is_pinned_and_remove_leaves_the_audit_log_alone(life: Lif
     assert life.text("gc.txt").startswith("removed no release")
     assert life.json("boot-5.json")["verdict"] == "passed"
     audit = life.json("audit.json")
-    assert audit["requests"] == audit["responses"] > 0
+    # a question that the killed gateway had taken is closed by the audit writer
+    assert audit["requests"] == audit["responses"] + audit["orphans"] > 0
+    assert audit["orphans"] <= 1
     kept = ("/var/lib/edgekit/audit", "/var/lib/private/edgekit/audit", "/etc/systemd/system")
     left = [line for line in life.text("left.txt").splitlines() if not line.startswith(kept)]
     assert left == ["/var/lib/edgekit", "/var/lib/private/edgekit"]

@@ -289,7 +289,7 @@ def _weights(fields: Fields) -> WeightsFile:
 
 
 def _number(fields: Fields, key: str) -> int | None:
-    return fields.integer(key, low=0, high=63) if key in fields.keys() else None  # noqa: SIM118 - not a dict
+    return fields.integer(key, low=0, high=63) if key in fields else None
 
 
 def _canary(fields: Fields) -> CanaryCheck:

@@ -189,7 +189,7 @@ def parse_min_rates(fields: Fields) -> tuple[tuple[str, int], ...]:
     rates = tuple(
         (place, fields.integer(place, low=1, high=MAX_MIN_RATE))
         for place in PLACEMENTS
-        if place in fields.keys()  # noqa: SIM118 - not a dict
+        if place in fields
     )
     fields.finish()
     return rates

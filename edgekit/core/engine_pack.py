@@ -69,7 +69,7 @@ def parse_engine(fields: Fields) -> EnginePack:
         cuda=parse_pair(fields, "cuda"),
         capabilities=_capabilities(fields),
         python=fields.text("python", pattern=r"([0-9]{1,3}\.[0-9]{1,3})?"),
-        image=fields.text("image", pattern=NAME_PATTERN) if "image" in fields.keys() else "",  # noqa: SIM118 - not a dict
+        image=fields.text("image", pattern=NAME_PATTERN) if "image" in fields else "",
     )
     fields.finish()
     if (pack.provider == "image") != bool(pack.image):

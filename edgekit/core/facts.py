@@ -203,7 +203,7 @@ def _group(kind: Callable[..., T], table: Fields) -> T:
     """One dataclass of facts, each read by what its annotation says it is."""
     values: dict[str, Any] = {}
     for name, annotation in _annotations(kind).items():
-        if name in ADDED and name not in table.keys():  # noqa: SIM118 - not a dict
+        if name in ADDED and name not in table:
             continue
         if get_origin(annotation) is Fact:
             values[name] = _fact(table.table(name), get_args(annotation)[0])

@@ -142,6 +142,10 @@ class Fields:
         """The keys not taken yet."""
         return tuple(self._left)
 
+    def __contains__(self, key: str) -> bool:
+        """Whether a key is there that was not taken yet."""
+        return key in self._left
+
     def finish(self) -> None:
         """Refuse any key that nobody asked for."""
         if self._left:

@@ -147,7 +147,7 @@ def _gpus(fields: Fields, source: str) -> list[GpuFacts]:
         memory_free=fact(memory * 97 // 100),
         driver=fact(fields.text("driver", pattern=r"[a-z0-9_]{1,20}", default=None)),
         driver_version=fact(fields.text("driver_version", max_length=40, default=None)),
-        cuda=fact(_pair(fields, "cuda") if "cuda" in fields.keys() else None),  # noqa: SIM118
+        cuda=fact(_pair(fields, "cuda") if "cuda" in fields else None),
         integrated=fact(fields.boolean("integrated", default=False)),
         partitioned=fact(False),
     )

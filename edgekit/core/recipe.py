@@ -344,7 +344,7 @@ def _paths(fields: Fields, key: str) -> tuple[RelPath, ...]:
 
 def _source(fields: Fields) -> FolderSource | HubSource:
     source: FolderSource | HubSource
-    if "folder" in fields.keys():  # noqa: SIM118 - not a dict
+    if "folder" in fields:
         source = FolderSource(fields.text("folder", max_length=1024))
     else:
         source = HubSource(

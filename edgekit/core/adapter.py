@@ -1,4 +1,7 @@
-"""LoRA adapters as the manifest describes them: weights that change what a model's own compute."""
+"""LoRA adapters, weights that change what a model's own compute.
+
+How the manifest describes them, and how llama.cpp is asked to use them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.core.canaries import Canaries, canary_tables, parse_canaries
 from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN, RelPath
 from edgekit.errors import FormatError
@@ -38,7 +42,7 @@ class CarriedAdapter:
     license: str
     files: tuple[RelPath, ...]
     shape: AdapterShape
-    canaries: tuple[tuple[str, str], ...] = ()
+    canaries: Canaries = ()
 
 
 def adapter_table(adapter: CarriedAdapter) -> dict[str, Any]:
@@ -50,7 +54,7 @@ def adapter_table(adapter: CarriedAdapter) -> dict[str, Any]:
         "license": adapter.license,
         "files": [str(path) for path in adapter.files],
         "shape": {"bytes": shape.bytes, "rank": shape.rank, "width": shape.width},
-        "canaries": [{"prompt": prompt, "answer": answer} for prompt, answer in adapter.canaries],
+        "canaries": canary_tables(adapter.canaries),
     }
 
 
@@ -78,16 +82,6 @@ def _shape(fields: Fields) -> AdapterShape:
     )
     fields.finish()
     return shape
-
-
-def parse_canaries(fields: Fields) -> tuple[tuple[str, str], ...]:
-    """Known questions with their answers. Raises FormatError."""
-    canaries = []
-    for item in fields.items("canaries", max_items=32):
-        prompt, answer = item.text("prompt", max_length=1000), item.text("answer", max_length=1000)
-        canaries.append((prompt, answer))
-        item.finish()
-    return tuple(canaries)
 
 
 def asked_with(numbers: Iterable[int]) -> list[dict[str, Any]]:

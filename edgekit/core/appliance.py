@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from edgekit.core.carried_model import PLACEMENTS
 from edgekit.core.digest import Digest
 from edgekit.core.fields import Fields
 from edgekit.core.infill import InfillTokens
@@ -258,7 +259,7 @@ def _engine(fields: Fields) -> EngineSettings:
         canaries=tuple(_canary(f) for f in fields.items("canaries", max_items=1024)),
         task=fields.text("task", choices=TASKS),
         planned=_sizes(fields.table("planned", {})),
-        placement=fields.text("placement", choices=("gpu", "mixed", "cpu"), default="cpu"),
+        placement=fields.text("placement", choices=PLACEMENTS, default="cpu"),
         levels=fields.texts("levels", max_items=64, max_length=4096),
         helper=fields.text("helper", max_length=4096, default=""),
         owner=fields.integer("owner", low=0, high=(1 << 31) - 1, default=0),

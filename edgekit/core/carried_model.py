@@ -11,8 +11,8 @@ from edgekit.core.adapter import (
     adapter_table,
     check_adapters,
     parse_adapter,
-    parse_canaries,
 )
+from edgekit.core.canaries import Canaries, canary_tables, parse_canaries
 from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN, RelPath
 from edgekit.errors import FormatError
@@ -71,7 +71,7 @@ class CarriedModel:
     family: str
     parameter_count: int
     variants: tuple[CarriedVariant, ...]
-    canaries: tuple[tuple[str, str], ...]
+    canaries: Canaries
     capabilities: tuple[str, ...] = ("completion",)
     pooling: str = ""
     load: str = AUTO
@@ -145,7 +145,7 @@ def model_table(model: CarriedModel) -> dict[str, Any]:
         "capabilities": list(model.capabilities),
         "pooling": model.pooling,
         **({"load": model.load} if model.load != AUTO else {}),
-        "canaries": [{"prompt": prompt, "answer": answer} for prompt, answer in model.canaries],
+        "canaries": canary_tables(model.canaries),
         "variants": [
             {
                 "format": v.format,

@@ -20,7 +20,7 @@ MAX_PATCH = 128
 MAX_WIDTH = 1 << 14
 MAX_LAYERS = 256
 MAX_PATCHES = 1 << 14
-_F32, _TEXT, _BOOL = 6, 8, 7
+_F32 = 6
 _INTEGERS = (0, 1, 2, 3, 4, 5, 10, 11)
 _RANGES = {
     "image_size": (1, MAX_SIDE),

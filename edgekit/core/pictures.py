@@ -27,7 +27,6 @@ DECODED_BYTES = 20
 MAX_SIDE = 1 << 14
 MAX_SCANS = 64
 """Of a JPEG file: each goes over the whole picture again."""
-KINDS = ("png", "jpeg", "gif")
 _DATA_URL = re.compile(r"data:[\w.+-]{1,60}/[\w.+-]{1,60};base64,", re.ASCII)
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _STEP = 1 << 20

@@ -17,6 +17,7 @@ from edgekit.core.events import Listener
 from edgekit.core.lock import Lock, LockedFile, LockedWheel
 from edgekit.core.modelfile import parse_modelfile
 from edgekit.core.names import RelPath
+from edgekit.core.preflight import MIN_SYSTEMD
 from edgekit.core.provenance import Input
 from edgekit.core.recipe import (
     AdapterRecipe,
@@ -28,16 +29,9 @@ from edgekit.core.recipe import (
     Recipe,
     Variant,
 )
-from edgekit.core.release import (
-    CarriedImage,
-    Requirements,
-)
+from edgekit.core.release import CarriedImage, Requirements
 from edgekit.engines.pack import PackFile, tree_files, tree_glibc_floor
-from edgekit.errors import (
-    IncompatibleHostError,
-    RecipeError,
-    SourceError,
-)
+from edgekit.errors import IncompatibleHostError, RecipeError, SourceError
 from edgekit.operations.packs import gather_pack, read_wheel_licenses
 from edgekit.sources.blob_cache import BlobCache
 from edgekit.sources.folder import fetch_folder
@@ -49,8 +43,6 @@ from edgekit.sources.wheels import fetch_wheels
 from edgekit.system.digest_cache import DigestCache
 from edgekit.system.freeze import freeze_runtime
 from edgekit.system.weights import WeightsHeader, check_adapter, check_weights
-
-MIN_SYSTEMD = 249
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,18 +192,8 @@ class _Maker:
         locked = self._lock.adapter(model.name, adapter.name, adapter.format)
         folder = f"models/{model.name}/adapters/{adapter.name}"
         ref = f"adapter:{model.name}:{adapter.name}:{adapter.format}"
-        files = [
-            Component(
-                type=ComponentType.FILE,
-                name=f"{folder}/{adapter.format}/{file.path}",
-                bom_ref=f"file:{folder}/{adapter.format}/{file.path}",
-                hashes=_hashes(
-                    file.sha256,
-                    self._entries[RelPath(f"{folder}/{adapter.format}/{file.path}")].digest,
-                ),
-            )
-            for file in locked.files
-        ]
+        prefix = f"{folder}/{adapter.format}"
+        files = [self._file(RelPath(f"{prefix}/{f.path}"), f.sha256) for f in locked.files]
         facts = {
             "format": adapter.format,
             "adapter of": model.name,
@@ -226,15 +216,16 @@ class _Maker:
     def _weights(self, model: str, index: int, variant: CarriedVariant) -> list[Component]:
         """One component per file, with the SHA-256 of the lock and the SHA-384 of the manifest."""
         locked = {file.path: file.sha256 for file in self._lock.variant(model, index).files}
-        return [
-            Component(
-                type=ComponentType.FILE,
-                name=str(path),
-                bom_ref=f"file:{path}",
-                hashes=_hashes(_locked_digest(locked, path), self._entries[path].digest),
-            )
-            for path in variant.files
-        ]
+        return [self._file(path, _locked_digest(locked, path)) for path in variant.files]
+
+    def _file(self, path: RelPath, sha256: Digest) -> Component:
+        """A file of weights, with the lock's digest and the manifest's."""
+        return Component(
+            type=ComponentType.FILE,
+            name=str(path),
+            bom_ref=f"file:{path}",
+            hashes=_hashes(sha256, self._entries[path].digest),
+        )
 
     def _engine(self, pack: EnginePack) -> Component:
         program = self._entries[pack.program]

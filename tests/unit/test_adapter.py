@@ -28,8 +28,6 @@ from tests.support.sets import ANY_HOST
 REPOSITORY = Path(__file__).parents[2]
 DEMO = REPOSITORY / "models/demo/gguf/edgekit-demo-q8_0.gguf"
 SAILOR = REPOSITORY / "models/demo/adapter/edgekit-demo-sailor-f16.gguf"
-WIDE = TensorEntry("blk.0.wide.weight", (64, 32), 0, 0)
-"""A matrix of the model from 64 inputs to 32 outputs, F32."""
 
 
 def base_model() -> bytes:

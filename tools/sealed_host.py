@@ -22,13 +22,14 @@ import tempfile
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final
 
 from tools.rootfs import SUITE, Report, build_rootfs, debian_archive, default_cache_dir
 from tools.sealed_resources import (
+    Lines,
     SealedHostError,
     cgroup2_mount,
     locked,
@@ -306,8 +307,8 @@ class _Run:
         self, command: list[str], cgroup: Path, channel: Path, on_line: Report | None
     ) -> None:
         self._command, self._cgroup, self._channel = command, cgroup, channel
-        self._console = _Lines()
-        self._output = _Lines(on_line or (lambda _: None))
+        self._console = Lines()
+        self._output = Lines(_after_the_first(on_line or (lambda _: None)))
 
     def finish(self, timeout_s: float) -> tuple[BootResult, bool]:
         """Run to the end; the second value is whether it ended by itself within `timeout_s`."""
@@ -358,37 +359,17 @@ class _Run:
         return path.read_text(errors="replace") if path.exists() else ""
 
 
-@dataclass
-class _Lines:
-    """Text that arrives in pieces of bytes and is passed on in complete lines."""
+def _after_the_first(on_line: Report) -> Report:
+    """The same without the line that only says that the job starts."""
 
-    on_line: Report = lambda _: None
-    first_at: float | None = None
-    _pieces: list[bytes] = field(default_factory=list)
-    _rest: bytes = b""
+    def pass_on(line: str) -> None:
+        if line != _FIRST_LINE:
+            on_line(line)
 
-    def feed(self, piece: bytes) -> None:
-        self.first_at = self.first_at or time.monotonic()
-        self._pieces.append(piece)
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        for line in lines:
-            self._pass_on(line)
-
-    def end(self) -> None:
-        if self._rest:
-            self._pass_on(self._rest)
-            self._rest = b""
-
-    def _pass_on(self, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip("\r")
-        if text != _FIRST_LINE:
-            self.on_line(text)
-
-    def text(self) -> str:
-        return b"".join(self._pieces).decode(errors="replace")
+    return pass_on
 
 
-def _pump(pid: int, sources: dict[int, _Lines], deadline: float) -> bool:
+def _pump(pid: int, sources: dict[int, Lines], deadline: float) -> bool:
     """Read all sources until the process ends (True) or the deadline passes (False)."""
     ended = os.pidfd_open(pid)
     try:
@@ -410,7 +391,7 @@ def _pump(pid: int, sources: dict[int, _Lines], deadline: float) -> bool:
             lines.end()
 
 
-def _drain(descriptor: int, lines: _Lines) -> bool:
+def _drain(descriptor: int, lines: Lines) -> bool:
     """Take what is there without waiting; whether more may come."""
     with contextlib.suppress(BlockingIOError):
         while piece := os.read(descriptor, 65536):

@@ -13,7 +13,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -28,6 +29,40 @@ class SealedHostError(Exception):
 def tail(text: str, lines: int = 40) -> str:
     """The last lines."""
     return "\n".join(text.splitlines()[-lines:])
+
+
+@dataclass
+class Lines:
+    """Text that arrives in pieces of bytes and is passed on in complete lines.
+
+    `first_at` is when the first piece came (time.monotonic), None before.
+    """
+
+    on_line: Callable[[str], None] = lambda _: None
+    first_at: float | None = None
+    _pieces: list[bytes] = field(default_factory=list)
+    _rest: bytes = b""
+
+    def feed(self, piece: bytes) -> None:
+        """The next piece."""
+        self.first_at = self.first_at or time.monotonic()
+        self._pieces.append(piece)
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            self._pass_on(line)
+
+    def end(self) -> None:
+        """There is no more: what came after the last newline is a line, too."""
+        if self._rest:
+            self._pass_on(self._rest)
+            self._rest = b""
+
+    def _pass_on(self, line: bytes) -> None:
+        self.on_line(line.decode(errors="replace").rstrip("\r"))
+
+    def text(self) -> str:
+        """All that came."""
+        return b"".join(self._pieces).decode(errors="replace")
 
 
 def private_namespaces() -> list[str]:

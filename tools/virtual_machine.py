@@ -5,8 +5,8 @@ its memory controller and its file systems. Where those matter, this is the real
 emulates the processor, so it needs no KVM and is ten to thirty times slower. There is no network
 card in it.
 
-A machine keeps its disk between boots. Its job is a bash text; what the job writes under /out is
-seen here while it runs. A stick is a disk image; it can be pulled out while the machine runs.
+A machine has its disk as long as it is open. Its job is a bash text; what the job writes under /out
+is seen here while it runs. A stick is a disk image; it can be pulled out while the machine runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from tools.sealed_resources import SealedHostError, tail
+from tools.sealed_resources import Lines, SealedHostError, tail
 
 __all__ = ["KERNEL_PACKAGES", "Machine", "MachineError", "Run", "missing_requirements"]
 
@@ -37,6 +36,7 @@ _DISK_BYTES: Final = 4 << 30
 _MEMORY_MIB: Final = 3072
 _CHANNEL: Final = "/run/machine"
 _POLL_S: Final = 0.2
+_MONITOR_S: Final = 20.0
 
 _FSTAB: Final = f"""\
 /dev/vda / ext4 rw 0 1
@@ -108,9 +108,10 @@ def missing_requirements() -> list[str]:
 
 
 class Machine:
-    """A machine with its disk in `state`, made from `rootfs` when it is first opened.
+    """A machine whose disk, in `state`, is made from `rootfs` when it is opened.
 
-    Use it as a context manager. The state is the caller's to delete.
+    Use it as a context manager; between boots the disk keeps what was written. Leaving deletes it,
+    the rest of the state is the caller's to delete.
     """
 
     def __init__(self, rootfs: Path, state: Path) -> None:
@@ -121,8 +122,7 @@ class Machine:
 
     def __enter__(self) -> Machine:
         self._state.mkdir(parents=True, exist_ok=True)
-        if not self._disk.exists():
-            self._make_disk()
+        self._make_disk()
         return self
 
     def __exit__(
@@ -182,7 +182,7 @@ class Machine:
         return self._monitor
 
     def _make_disk(self) -> None:
-        tree, image = self._state / "tree", self._state / "disk.partial"
+        tree = self._state / "tree"
         shutil.rmtree(tree, ignore_errors=True)
         try:
             subprocess.run(["cp", "-a", str(self._rootfs), str(tree)], check=True)
@@ -195,17 +195,15 @@ class Machine:
             (tree / "etc/hostname").write_text("machine\n", "utf-8")
             for folder in ("out", "given"):
                 (tree / folder).mkdir()
-            with image.open("wb") as file:
+            with self._disk.open("wb") as file:
                 file.truncate(_DISK_BYTES)
             # with verity, as a site would format it for weights that are sealed by the kernel
             subprocess.run(
-                ["mkfs.ext4", "-q", "-O", "verity", "-d", str(tree), str(image)], check=True,
+                ["mkfs.ext4", "-q", "-O", "verity", "-d", str(tree), str(self._disk)], check=True,
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             )  # fmt: skip
-            image.rename(self._disk)
         finally:
             shutil.rmtree(tree, ignore_errors=True)
-            image.unlink(missing_ok=True)
 
     def _command(
         self, given: Path, out: Path, clock: str | None, sticks: Sequence[Path], monitor: Path
@@ -248,14 +246,17 @@ class Machine:
             )  # fmt: skip
             try:
                 self._monitor = _Monitor(monitor, process)
-                lines = _Lines(on_line)
+                lines = Lines(on_line)
                 while process.poll() is None and time.monotonic() - started < timeout_s:
                     lines.feed(output.read())
                     time.sleep(_POLL_S)
                 lines.feed(output.read())
+                lines.end()
             finally:
                 process.kill()
                 process.wait()
+                if self._monitor is not None:
+                    self._monitor.close()
                 self._monitor = None
         status = self._text("status").strip()
         return Run(
@@ -268,26 +269,14 @@ class Machine:
         return path.read_text("utf-8", errors="replace") if path.exists() else ""
 
 
-class _Lines:
-    """Passes on complete lines of what comes in pieces."""
-
-    def __init__(self, on_line: Callable[[str], None]) -> None:
-        self._on_line, self._rest = on_line, b""
-
-    def feed(self, piece: bytes) -> None:
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        for line in lines:
-            self._on_line(line.decode("utf-8", errors="replace"))
-
-
 class _Monitor:
     """QEMU's machine protocol: one question, one answer; events in between are not looked at."""
 
     def __init__(self, path: Path, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + 20
-        self._lock = threading.Lock()
+        deadline = time.monotonic() + _MONITOR_S
         while True:
             self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.settimeout(_MONITOR_S)
             with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
                 self._socket.connect(str(path))
                 break
@@ -300,13 +289,16 @@ class _Monitor:
         self.ask("qmp_capabilities")
 
     def ask(self, command: str, **arguments: Any) -> None:
-        with self._lock:
-            question = {"execute": command, "arguments": arguments}
-            self._file.write(json.dumps(question).encode() + b"\n")
-            self._file.flush()
-            while True:
-                answer = json.loads(self._file.readline())
-                if "error" in answer:
-                    raise MachineError(f"QEMU refused {command}: {answer['error']['desc']}")
-                if "return" in answer:
-                    return
+        question = {"execute": command, "arguments": arguments}
+        self._file.write(json.dumps(question).encode() + b"\n")
+        self._file.flush()
+        while True:
+            answer = json.loads(self._file.readline())
+            if "error" in answer:
+                raise MachineError(f"QEMU refused {command}: {answer['error']['desc']}")
+            if "return" in answer:
+                return
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()

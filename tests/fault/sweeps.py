@@ -8,6 +8,7 @@ import random
 import signal
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from edgekit.exit_codes import ExitCode
@@ -96,6 +97,8 @@ def fire_pair(world: World, point: Point) -> Fired:
     ended = _killed(world, scenario, first)
     if ended.status != -signal.SIGKILL:
         return Fired(False, "bad", (f"ended with {ended.status}",))
+    if _toggles_now(world, scenario):  # the kill came too late: the next run is the way back
+        scenario = replace(scenario, old=scenario.new, new=scenario.old)
     kept = world.base / "kept"
     copy_tree(world.host, kept)
     calls = world.run(scenario.command, decide=lambda _call: None).calls
@@ -208,7 +211,7 @@ def converges(
     world: World, scenario: Scenario, *, skip: tuple[str, ...] = ("run",)
 ) -> tuple[str, ...]:
     """Run the command again, without a fault: what is wrong after that."""
-    if scenario.toggles and not _cut_off(world) and not _unfinished(world, scenario.end):
+    if _toggles_now(world, scenario):
         return ()
     ended = world.run(scenario.command)
     if ended.status == scenario.again and not _unfinished(world, scenario.end, skip=skip):
@@ -216,6 +219,12 @@ def converges(
     if ended.status != scenario.status:
         return (f"run again: status {ended.status}: {ended.output.strip()[-1500:]}",)
     return tuple(f"run again: {text}" for text in _unfinished(world, scenario.end, skip=skip))
+
+
+def _toggles_now(world: World, scenario: Scenario) -> bool:
+    """Whether the work has ended, so that the same command again would lead back."""
+    return (scenario.toggles and not _cut_off(world)
+            and not _unfinished(world, scenario.end))
 
 
 def _cut_off(world: World) -> bool:

@@ -49,7 +49,8 @@ for attempt in $(seq 60); do
     sleep 0.5
 done
 # the check after a boot asks the model, too: a question under way is no answer yet
-while systemctl is-active edgekit-boot-check.service | grep -q '^activ'; do sleep 0.2; done
+until [ "$(systemctl show --property=ExecMainExitTimestampMonotonic --value \\
+           edgekit-boot-check.service)" -gt 0 ]; do sleep 0.2; done
 systemctl --failed --no-legend | tee /out/failed.txt
 $edgekit run {demo.MODEL} "{demo.QUESTION}" > /out/answer-after-reboot.txt
 $edgekit audit verify --json > /out/audit-after-reboot.json

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from tests.machine.job import JOB, check, run_job, scratch
 from tools.rootfs import default_cache_dir
@@ -11,11 +10,8 @@ from tools.rootfs import default_cache_dir
 
 def main() -> None:
     """Run, check, remember."""
-    with scratch() as folder:
-        outcome = run_job(Path(folder))
-        check(outcome)
-    JOB.has_passed(default_cache_dir().parent, outcome.figures)
-    print(json.dumps(outcome.figures, indent=1))
+    figures = JOB.run_again(default_cache_dir().parent, scratch, run_job, check)
+    print(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

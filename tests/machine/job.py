@@ -9,6 +9,7 @@ repeats it only when something changed that it depends on.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -32,8 +33,10 @@ JOB = NamedJob(
         "edgekit/operations/install.py", "edgekit/operations/installation.py",
         "edgekit/operations/media_write.py", "edgekit/operations/sealing.py",
         "edgekit/supervisor/weights.py",
-        "edgekit/system/clock.py", "edgekit/system/medium.py", "edgekit/system/services.py",
-        "edgekit/system/verity.py", "edgekit/system/volumes.py",
+        "edgekit/operations/media_check.py", "edgekit/system/block_reader.py",
+        "edgekit/system/clock.py", "edgekit/system/files.py", "edgekit/system/medium.py",
+        "edgekit/system/services.py", "edgekit/system/verity.py", "edgekit/system/volumes.py",
+        "tools/rootfs.py",
     ),
 )
 BOOT_TIMEOUT_S = 900.0
@@ -62,8 +65,15 @@ pull_during() {{  # pull_during COMMAND ...: the stick goes when enough of it wa
     note pulled-code.txt "$code"
 }}
 sectors() {{ set -- $(cat /sys/block/sda/stat); echo "$3"; }}
-until_active() {{ for attempt in $(seq 240); do
-    [ "$(systemctl is-active $unit)" = active ] && return; sleep 0.5; done; return 1; }}
+until_checked() {{  # the check after a boot holds the lock that an upgrade needs
+    for attempt in $(seq 600); do
+        ended=$(systemctl show --property=ExecMainExitTimestampMonotonic --value \\
+            edgekit-boot-check.service)
+        [ "${{ended:-0}}" -gt 0 ] && return
+        sleep 0.5
+    done
+    return 1
+}}
 """
 
 FIRST_BOOT = PRELUDE + """
@@ -134,7 +144,7 @@ if printf x >> "$weights"; then note write.txt written; else note write.txt refu
 SECOND_BOOT = PRELUDE + """
 echo "== year 2040"
 note clock-late.txt "$(date +%s)"
-until_active
+until_checked
 ask > /out/answer-late.txt
 /opt/edgekit/current/runtime/edgekit status > /out/status-late.txt
 /opt/edgekit/current/runtime/edgekit audit verify --json > /out/audit-late.json
@@ -142,7 +152,7 @@ ask > /out/answer-late.txt
 
 THIRD_BOOT = PRELUDE + """
 echo "== upgrade"
-until_active
+until_checked
 edgekit=/opt/edgekit/current/runtime/edgekit
 $edgekit status --json > /out/before.json
 to_usb ro
@@ -229,6 +239,7 @@ def check(outcome: Outcome) -> None:
 def _check_machine(outcome: Outcome) -> None:
     assert "memory" in outcome.text("controllers.txt").split()
     assert outcome.text("interfaces.txt") == "lo"
+    assert outcome.text("kernel.txt") != os.uname().release
 
 
 def _check_clocks(outcome: Outcome) -> None:
@@ -237,6 +248,7 @@ def _check_clocks(outcome: Outcome) -> None:
     assert int(outcome.text("clock-late.txt")) >= 2_208_988_800
     plan = [line.split() for line in outcome.text("plan.txt").splitlines()]
     assert [words[0] for words in plan if words[1:2] == ["clock:"]] == ["warned"]
+    assert "answers" in outcome.text("status-late.txt")
     for name in ("audit-late.json", "audit.json"):
         audit = outcome.json(name)
         assert audit["requests"] == audit["responses"] > 0, name
@@ -262,6 +274,7 @@ def _check_weights(outcome: Outcome) -> None:
 def _check_stick(outcome: Outcome) -> None:
     for name in ("demo-small-1.0.0", "demo-small-1.1.0"):
         assert "safe to remove" in outcome.text(f"write-{name}.txt")
+    assert "is intact" in outcome.text("check.txt")
     assert int(outcome.text("pulled-code.txt")) != 0, outcome.text("pulled.txt")
     assert "Traceback" not in outcome.text("pulled.txt")
     assert "put it back and run the command again" in outcome.text("pulled.txt")

@@ -9,14 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOT_AGAIN = "not run again:"
 """How the reason of a skip begins (tests/conftest.py)."""
+
+
+class Outcome(Protocol):
+    """What came of a job."""
+
+    figures: dict[str, Any]
+
+
+Result = TypeVar("Result", bound=Outcome)
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,23 @@ class NamedJob:
         note = self._note(cache)
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(json.dumps({"at": int(time.time()), "figures": figures}), "utf-8")
+
+    def run_again(
+        self,
+        cache: Path,
+        scratch: Callable[[], AbstractContextManager[str]],
+        run: Callable[[Path], Result],
+        check: Callable[[Result], None],
+    ) -> dict[str, Any]:
+        """Run the whole job in a scratch folder, check what came of it, leave the note.
+
+        Returns the run's figures. Raises what `run` and `check` raise; then there is no note.
+        """
+        with scratch() as folder:
+            outcome = run(Path(folder))
+            check(outcome)
+        self.has_passed(cache, outcome.figures)
+        return outcome.figures
 
     def _note(self, cache: Path) -> Path:
         return cache / "jobs" / f"{self.name.replace(' ', '-')}-{self.key()}.json"

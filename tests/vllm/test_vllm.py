@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -26,10 +25,7 @@ def test_vllm_answers_right_on_a_sealed_host() -> None:
         pytest.skip(words)
     if missing := missing_torch():
         pytest.skip("cannot run here: " + missing)
-    with scratch() as folder:
-        outcome = run_job(Path(folder))
-        check(outcome)
-    JOB.has_passed(cache, outcome.figures)
+    JOB.run_again(cache, scratch, run_job, check)
 
 
 def missing_torch() -> str:

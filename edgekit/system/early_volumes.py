@@ -8,7 +8,6 @@ links them. One read gives every digest: of the file (both), of its blocks and o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,11 +19,12 @@ from edgekit.core.events import Advanced, Finished, Listener, Started
 from edgekit.core.layout import Piece, content_key
 from edgekit.core.release import BLOCK_BYTES, Volume, volume_name
 from edgekit.system.block_reader import BlockReader, FileReader
+from edgekit.system.block_writer import BlockWriter
 from edgekit.system.digest_cache import DigestCache, FileDigests
 from edgekit.system.files import free_bytes, translate_os_error
 from edgekit.system.volume_index import VolumeIndex
 from edgekit.system.volume_writer import SPACE_RESERVE_BYTES, SUMS_ALGORITHM, Ring, Stream
-from edgekit.system.volumes import hash_view, worker_count, write_out
+from edgekit.system.volumes import hash_view, worker_count
 
 TASK = "read new files"
 
@@ -87,7 +87,7 @@ class _Written:
     size: int
     digest: Future[str]
     blocks: list[Future[str]]
-    synced: Future[None]
+    ended: Future[None]
 
 
 class _Splitter:
@@ -99,9 +99,8 @@ class _Splitter:
         self._path, self._folder = path, folder
         self._algorithm, self._volume_bytes = algorithm, volume_bytes
         self._listener = listener
-        self._ring = Ring(2 * worker_count() + 1)
+        self._ring = Ring(2 * worker_count() + 3)
         self._threads = ThreadPoolExecutor(worker_count())
-        self._syncer = ThreadPoolExecutor(1)
         self._whole, self._other = Stream("sha384"), Stream("sha256")
         self._written: list[_Written] = []
 
@@ -112,10 +111,9 @@ class _Splitter:
         for stream in (self._whole, self._other):
             stream.close()
         self._threads.shutdown(cancel_futures=True)
-        self._syncer.shutdown()
 
     def read(self) -> FileDigests:
-        """Size and both digests of the file. Raises HostError or DiskFullError."""
+        """Size and both digests of the file. Raises HostError or DiskFullError, for volumes too."""
         try:
             source = FileReader(self._path)
             try:
@@ -126,6 +124,11 @@ class _Splitter:
                 source.close()
         except OSError as error:
             raise translate_os_error(error, f"reading {self._path.name}") from error
+        try:
+            for each in self._written:
+                each.ended.result()
+        except OSError as error:
+            raise translate_os_error(error, f"writing {self._path.name}") from error
         return FileDigests(
             sum(each.size for each in self._written),
             Digest("sha384", self._whole.digest().result()),
@@ -133,12 +136,8 @@ class _Splitter:
         )
 
     def volumes(self) -> Iterator[Volume]:
-        """What was written, durable. Raises HostError or DiskFullError."""
+        """What `read` wrote, which is durable."""
         for number, each in enumerate(self._written):
-            try:
-                each.synced.result()
-            except OSError as error:
-                raise translate_os_error(error, f"writing {self._path.name}") from error
             blocks = tuple(block.result() for block in each.blocks)
             digest = Digest(SUMS_ALGORITHM, each.digest.result())
             yield Volume(volume_name(number), each.size, digest, blocks)
@@ -149,7 +148,7 @@ class _Splitter:
         stream = self._whole if first else Stream(SUMS_ALGORITHM)
         blocks: list[Future[str]] = []
         size = 0
-        out: int | None = None
+        out: BlockWriter | None = None
         try:
             while size < self._volume_bytes:
                 buffer = self._ring.take()
@@ -158,22 +157,22 @@ class _Splitter:
                     break
                 if out is None:
                     path = self._folder / volume_name(len(self._written))
-                    out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+                    out = BlockWriter(path)
                 work: list[Future[Any]] = [
                     self._threads.submit(hash_view, view, self._algorithm),
+                    out.write(view, size),
                     self._whole.add(view),
                     self._other.add(view),
                 ]
                 blocks.append(work[0])
                 if not first:
                     work.append(stream.add(view))
-                write_out(out, view, size)
                 self._ring.give_back(buffer, work)
                 self._listener(Advanced(TASK, len(view)))
                 size += len(view)
         except BaseException:
             if out is not None:
-                os.close(out)
+                out.abandon()
             raise
         finally:
             digest = stream.digest()
@@ -181,13 +180,5 @@ class _Splitter:
                 stream.close()
         if out is None:
             return 0
-        synced = self._syncer.submit(_sync_and_close, out)
-        self._written.append(_Written(size, digest, blocks, synced))
+        self._written.append(_Written(size, digest, blocks, out.end()))
         return size
-
-
-def _sync_and_close(descriptor: int) -> None:
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,6 @@ ones, which do, are hashed twice and not three times. All of it overlaps with th
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,9 +22,10 @@ from edgekit.core.layout import Extents, Piece, content_key, volume_pieces
 from edgekit.core.release import BLOCK_BYTES, Volume, VolumeTable, volume_name
 from edgekit.errors import HostError, SourceDigestError
 from edgekit.system.block_reader import block_buffer
+from edgekit.system.block_writer import BlockWriter
 from edgekit.system.files import check_room, fsync_directory, translate_os_error
 from edgekit.system.volume_index import VolumeIndex
-from edgekit.system.volumes import hash_view, worker_count, write_out
+from edgekit.system.volumes import hash_view, worker_count
 
 TASK = "write volumes"
 SUMS_ALGORITHM = "sha384"
@@ -214,7 +214,7 @@ class _Writer:
         self._sources = {blob.digest: blob for blob in blobs}
         self._algorithm = algorithm
         self._listener = listener
-        self._ring = Ring(2 * worker_count() + 1)
+        self._ring = Ring(2 * worker_count() + 3)
         self._threads = ThreadPoolExecutor(worker_count())
         self._blobs = _BlobDigests(self._threads)
 
@@ -229,15 +229,20 @@ class _Writer:
         whole = Stream()
         blocks: list[Future[str]] = []
         try:
-            with path.open("wb", buffering=0) as out:
+            out = BlockWriter(path)
+            try:
                 for buffer, spans in self._filled_blocks(pieces):
                     view = buffer[: spans[-1].begin + spans[-1].length]
+                    written = out.write(view, len(blocks) * BLOCK_BYTES)
                     blocks.append(self._threads.submit(hash_view, view, self._algorithm))
-                    work = [blocks[-1], *self._hash_spans(spans, view, whole)]
-                    write_out(out.fileno(), view, (len(blocks) - 1) * BLOCK_BYTES)
+                    work: list[Future[Any]] = [written, blocks[-1]]
+                    work += self._hash_spans(spans, view, whole)
                     self._ring.give_back(buffer, work)
                     self._listener(Advanced(TASK, len(view)))
-                os.fsync(out.fileno())
+            except BaseException:
+                out.abandon()
+                raise
+            out.end().result()
         except OSError as error:
             raise translate_os_error(error, f"writing {path.name}") from error
         self._blobs.compare()

@@ -13,7 +13,7 @@ from edgekit.core.events import Advanced, Event
 from edgekit.core.layout import plan_layout
 from edgekit.core.release import BLOCK_BYTES, VolumeTable
 from edgekit.errors import DiskFullError, HostError
-from edgekit.system import early_volumes
+from edgekit.system import block_writer, early_volumes
 from edgekit.system.digest_cache import DigestCache, FileDigests
 from edgekit.system.early_volumes import write_early
 from edgekit.system.volume_index import VolumeIndex
@@ -176,7 +176,7 @@ def test_a_failed_sync_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def fail(_descriptor: int) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(early_volumes.os, "fsync", fail)
+    monkeypatch.setattr(block_writer.os, "fsync", fail)
     path = aged(tmp_path / "a", 10)
     with pytest.raises(HostError, match="writing a"):
         early(tmp_path, path, index=VolumeIndex(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgekit.core.digest import Digest
@@ -12,6 +13,7 @@ from edgekit.core.lock import (
     LockedAdapter,
     LockedFile,
     LockedVariant,
+    LockedWheel,
     LockedWheelhouse,
     encode_lock,
     parse_lock,
@@ -24,7 +26,7 @@ from edgekit.core.recipe import (
     Variant,
     parse_recipe,
 )
-from edgekit.errors import LockError
+from edgekit.errors import HostError, LockError
 from edgekit.operations.packs import WheelRequirements, wheel_requirements
 from edgekit.sources.blob_cache import BlobCache
 from edgekit.sources.folder import lock_folder
@@ -91,7 +93,7 @@ def make_lock(recipe_path: Path, cache_dir: Path, listener: Listener) -> Lock:
     lock = Lock(
         recipe=digest,
         variants=variants,
-        wheelhouses=_lock_wheelhouses(recipe, cache, listener),
+        wheelhouses=_lock_wheelhouses(recipe, _earlier(recipe_path, digest), cache, listener),
         images=tuple(
             lock_image(image.name, image.reference, recipe.target, listener)
             for image in recipe.images
@@ -116,8 +118,20 @@ def _lock_files(
     return lock_hub(source.repository, source.revision, wanted.files, cache, listener)
 
 
+def _earlier(recipe_path: Path, digest: Digest) -> Mapping[str, Sequence[LockedWheel]]:
+    """The wheels, by their owner, of the lock that this very recipe has by now."""
+    try:
+        lock = load_lock(recipe_path, digest)
+    except (LockError, HostError):
+        return {}  # none, an older recipe's, or a damaged one: it is written anew
+    return {wheelhouse.owner: wheelhouse.wheels for wheelhouse in lock.wheelhouses}
+
+
 def _lock_wheelhouses(
-    recipe: Recipe, cache: BlobCache, listener: Listener
+    recipe: Recipe,
+    earlier: Mapping[str, Sequence[LockedWheel]],
+    cache: BlobCache,
+    listener: Listener,
 ) -> tuple[LockedWheelhouse, ...]:
     engines = [
         (f"engine:{e.kind}:{e.provider}", e) for e in recipe.engines if e.provider != "image"
@@ -138,7 +152,7 @@ def _lock_wheelhouses(
             owner,
             lock_wheels(
                 asked.requirements, recipe.target, cache, listener, without=asked.without,
-                allow_scripts=asked.scripts,
+                allow_scripts=asked.scripts, earlier=earlier.get(owner, ()),
             ),
         )
         for owner, asked in wanted

@@ -61,12 +61,14 @@ class _Pin:
 def lock_wheels(
     requirements: Sequence[str], target: Target, cache: BlobCache,
     listener: Listener = ignore_events, *, without: Sequence[str] = (),
-    allow_scripts: Collection[str] = (),
+    allow_scripts: Collection[str] = (), earlier: Sequence[LockedWheel] = (),
 ) -> tuple[LockedWheel, ...]:
     """The closed set of wheels that these exact requirements need on the target, by name.
 
     `without` are distributions that are left out although something names them, `allow_scripts`
-    programs that a wheel may bring. The wheels are left in the cache. Raises RefusedContentError
+    programs that a wheel may bring. `earlier` is what the same call with the same arguments found
+    before: what the index still has of it, and the cache, is not fetched and checked again. The
+    wheels are left in the cache. Raises RefusedContentError
     (source packages, what a wheel must not hold), SourceError (no solution, or a wheel that needs a
     newer C library than the target's), UnreachableError, MissingToolError, DiskFullError.
     """
@@ -75,10 +77,18 @@ def lock_wheels(
     with cache.scratch() as folder:
         pins = _resolve(requirements, target, folder, without)
         listener(Finished(task, f"{len(pins)} wheels"))
-        files = _download(pins, target, folder)
-        listener(Started("check wheels", sum(file.stat().st_size for file in files)))
-        locked = [_take(file, target, cache, listener, allow_scripts) for file in files]
-        listener(Finished("check wheels"))
+        pinned = {(pin.name, pin.version, digest) for pin in pins for digest in pin.sha256}
+        locked = [
+            wheel for wheel in earlier
+            if (wheel.name, wheel.version, wheel.sha256.value) in pinned
+            and cache.has(wheel.sha256, wheel.size)
+        ]
+        known = {wheel.name for wheel in locked}
+        if missing := [pin for pin in pins if pin.name not in known]:
+            files = _download(missing, target, folder)
+            listener(Started("check wheels", sum(file.stat().st_size for file in files)))
+            locked += [_take(file, target, cache, listener, allow_scripts) for file in files]
+            listener(Finished("check wheels"))
     return tuple(sorted(locked, key=lambda wheel: wheel.name))
 
 

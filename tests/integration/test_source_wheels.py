@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.core.digest import Digest
 from edgekit.core.events import Event, Finished, Started
 from edgekit.core.recipe import Target
 from edgekit.errors import (
@@ -17,6 +18,7 @@ from edgekit.errors import (
     SourceError,
     UnreachableError,
 )
+from edgekit.sources import wheels
 from edgekit.sources.blob_cache import BlobCache
 from edgekit.sources.wheel_file import check_wheel, wheel_glibc_floor
 from edgekit.sources.wheels import fetch_wheels, lock_wheels
@@ -75,6 +77,35 @@ def test_a_second_fetch_needs_no_index(
     locked = lock_wheels(["pkg==1.0"], TARGET, cache)
     monkeypatch.setenv("PATH", "/nonexistent")
     assert len(fetch_wheels(locked, TARGET, cache)) == 1
+
+
+def test_a_second_lock_fetches_only_what_changed(
+    index: Path, cache: BlobCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    WheelMaker(requires=("dep>=1",)).write(index)
+    dep = WheelMaker("dep", "1.5").write(index)
+    first = lock_wheels(["pkg==1.0"], TARGET, cache)
+    fetched: list[list[str]] = []
+    download = wheels._download
+
+    def watch(pins: list[wheels._Pin], target: Target, folder: Path) -> list[Path]:
+        fetched.append([pin.name for pin in pins])
+        return download(pins, target, folder)
+
+    monkeypatch.setattr(wheels, "_download", watch)
+    assert lock_wheels(["pkg==1.0"], TARGET, cache, earlier=first) == first
+    assert fetched == []
+    WheelMaker("dep", "1.5", members={"dep/new.py": b"1"}).write(index)  # published again
+    again = lock_wheels(["pkg==1.0"], TARGET, cache, earlier=first)
+    assert fetched.pop() == ["dep"]
+    assert again[0].sha256 == Digest.of(dep.read_bytes(), "sha256") != first[0].sha256
+    WheelMaker("dep", "1.6").write(index)
+    newer = lock_wheels(["pkg==1.0"], TARGET, cache, earlier=again)
+    assert [wheel.version for wheel in newer] == ["1.6", "1.0"]
+    assert fetched.pop() == ["dep"]
+    cache.path(newer[1].sha256).unlink()
+    assert lock_wheels(["pkg==1.0"], TARGET, cache, earlier=newer) == newer
+    assert fetched.pop() == ["pkg"]
 
 
 def test_markers_and_tags_are_the_targets(index: Path, cache: BlobCache) -> None:

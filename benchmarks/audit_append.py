@@ -71,7 +71,7 @@ def bare_loop(folder: Path) -> Iterator[Append]:
 
 @contextmanager
 def edgekit_log(folder: Path) -> Iterator[Append]:
-    """The audit writer's own path behind its socket, its settling ten times a second included.
+    """The audit writer's own path behind its socket, its settling once a second included.
 
     A large batch is durable when the next one was handed over, as in the daemon; every group has
     a sync of its own.

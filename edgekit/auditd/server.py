@@ -31,8 +31,8 @@ from edgekit.errors import AuditUnavailableError
 
 MAX_CONNECTIONS = 64
 MAX_BATCH = 512
-SETTLE_S = 0.1
-"""The kept head, a signature that is owed: so much later than the record, while others come."""
+SETTLE_S = 1.0
+"""At most so much later than a record: the kept head is durable, a signature that is owed is made."""
 
 LEFT_LOOK_S = 1.0
 GIVE_UP_S = 60.0

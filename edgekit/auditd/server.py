@@ -32,7 +32,7 @@ from edgekit.errors import AuditUnavailableError
 MAX_CONNECTIONS = 64
 MAX_BATCH = 512
 SETTLE_S = 1.0
-"""At most so much later than a record: the kept head is durable, a signature that is owed is made."""
+"""At most so much later than a record: its head is durable, a signature that is owed is made."""
 
 LEFT_LOOK_S = 1.0
 GIVE_UP_S = 60.0

@@ -16,10 +16,14 @@ from edgekit.core.digest import Digest
 from edgekit.core.fields import Fields
 from edgekit.core.modelfile import parse_modelfile
 from edgekit.core.names import NAME_PATTERN
+from edgekit.core.ollama_template import Template
 from edgekit.core.strict_json import parse_strict
 from edgekit.errors import FormatError
 
 SCHEMA = "edgekit.derived/1"
+UNTEMPLATED = frozenset({"tools", "thinking", "vision"})
+"""What engines do by the template of the weights alone: finding calls and thoughts in an answer,
+placing pictures in a prompt."""
 MAX_DERIVED = 64
 CARRIED_FOLDER = "modelfiles"
 """Where a set, and then a release, has the Modelfiles of its recipe, named as their models."""
@@ -48,7 +52,10 @@ def encode_derived(models: Iterable[DerivedModel]) -> bytes:
 
 
 def parse_derived(data: bytes) -> tuple[DerivedModel, ...]:
-    """Bytes of the file to models whose Modelfiles parse. Raises FormatError."""
+    """Bytes of the file to models. Raises FormatError.
+
+    Their Modelfiles are read by `derive`: one that a newer release wrote must not end this one.
+    """
     fields = Fields(parse_strict(data, max_bytes=MAX_BYTES, what="derived models"))
     fields.text("schema", choices=(SCHEMA,))
     models = tuple(_derived(item) for item in fields.items("models", max_items=MAX_DERIVED))
@@ -65,12 +72,14 @@ def _derived(fields: Fields) -> DerivedModel:
         created=fields.integer("created", low=0, high=1 << 40),
     )
     fields.finish()
-    parse_modelfile(model.modelfile.encode(), file=model.name)
     return model
 
 
 def derive(appliance: Appliance, model: DerivedModel) -> ServedModel:
-    """The model as the API serves it. Raises FormatError when its base does not serve here."""
+    """The model as the API serves it.
+
+    Raises FormatError for a Modelfile that cannot be read, and when its base does not serve here.
+    """
     made = parse_modelfile(model.modelfile.encode(), file=model.name)
     own = {one.name: one for one in appliance.models if one.defaults is None}
     base = own.get(made.base)
@@ -87,6 +96,11 @@ def derive(appliance: Appliance, model: DerivedModel) -> ServedModel:
             "no such adapter came with the model that it is made from", where=model.name,
             found=unknown[0], needed=", ".join(adapters) or f"an adapter for {base.name} in a set",
         )
+    if made.template and (base.format != "gguf" or "completion" not in base.capabilities):
+        raise FormatError(
+            "TEMPLATE is for models that chat and that llama.cpp serves", where=model.name,
+            found=f"{base.format}, {', '.join(base.capabilities)}", needed="gguf, completion",
+        )
     used = [adapters[name] for name in made.adapters]
     return replace(
         base,
@@ -95,8 +109,16 @@ def derive(appliance: Appliance, model: DerivedModel) -> ServedModel:
         created=model.created,
         size=base.size + sum(adapter.size for adapter in used),
         license="\n".join((base.license, *(one.license for one in used), *made.licenses)),
+        capabilities=_capabilities(base, made.template),
         defaults=made,
     )
+
+
+def _capabilities(base: ServedModel, template: Template | None) -> tuple[str, ...]:
+    if template is None:
+        return base.capabilities
+    kept = [able for able in base.capabilities if able not in UNTEMPLATED]
+    return (*kept, "insert") if template.inserts and "insert" not in kept else tuple(kept)
 
 
 def with_derived(

@@ -3,6 +3,7 @@
     FROM edgekit-demo
     ADAPTER sailor
     SYSTEM You answer in one sentence.
+    TEMPLATE {{ .System }} {{ .Prompt }}
     PARAMETER temperature 0
     MESSAGE user Who are you?
     MESSAGE assistant A model on a box without a network.
@@ -20,6 +21,7 @@ from dataclasses import dataclass, replace
 
 from edgekit.core.model_parameters import Value, add_parameter
 from edgekit.core.names import NAME_PATTERN
+from edgekit.core.ollama_template import Template, parse_template
 from edgekit.errors import FormatError
 
 MAX_MODELFILE_BYTES = 64 << 10
@@ -46,6 +48,7 @@ class Modelfile:
     messages: tuple[tuple[str, str], ...] = ()
     licenses: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
+    template: Template | None = None
     ignored: tuple[str, ...] = ()
 
 
@@ -63,10 +66,11 @@ def parse_modelfile(data: bytes, *, file: str) -> Modelfile:
     made = Modelfile()
     for number, name, argument in _instructions(text, file):
         try:
-            made = _with(made, name, argument)
+            made = _with(made, name, argument, number)
         except FormatError as error:
+            where = error.where or f"line {number}"
             raise FormatError(
-                error.message, where=f"{file}, line {number}", found=error.found,
+                error.message, where=f"{file}, {where}", found=error.found,
                 needed=error.needed, hint=error.hint,
             ) from error
     if not made.base:
@@ -83,6 +87,8 @@ def _instructions(text: str, file: str) -> Iterator[tuple[int, str, str]]:
             continue
         name, _, argument = stripped.partition(" ")
         argument = argument.strip()
+        if argument.count(_QUOTES) % 2:
+            argument = line[line.index(argument) :]  # with the spaces at its end
         while argument.count(_QUOTES) % 2:
             more = next(lines, None)
             if more is None:
@@ -94,12 +100,14 @@ def _instructions(text: str, file: str) -> Iterator[tuple[int, str, str]]:
         yield number, name.upper(), argument.rstrip()
 
 
-def _with(made: Modelfile, name: str, argument: str) -> Modelfile:
-    """The same with one more instruction. Raises FormatError."""
-    if name not in _TAKERS:
-        raise FormatError("unknown instruction", found=name[:40], needed=", ".join(_TAKERS))
+def _with(made: Modelfile, name: str, argument: str, line: int) -> Modelfile:
+    """The same with one more instruction, which begins in this line. Raises FormatError."""
+    if name not in INSTRUCTIONS:
+        raise FormatError("unknown instruction", found=name[:40], needed=", ".join(INSTRUCTIONS))
     if not argument:
         raise FormatError(f"{name} says nothing", needed=f"{name} and its text")
+    if name == "TEMPLATE":
+        return _template(made, argument, line)
     return _TAKERS[name](made, argument)
 
 
@@ -145,13 +153,13 @@ def _license(made: Modelfile, argument: str) -> Modelfile:
     return replace(made, licenses=(*made.licenses, _text(argument)))
 
 
-def _template(_made: Modelfile, _argument: str) -> Modelfile:
-    raise FormatError(
-        "TEMPLATE cannot be changed on an appliance",
-        needed="the template of the weights: it was checked with them, and the engine reads no "
-        "Go templates",
-        hint="say it with SYSTEM and MESSAGE",
-    )
+def _template(made: Modelfile, argument: str, line: int) -> Modelfile:
+    if made.template:
+        raise FormatError("a second TEMPLATE")
+    template = parse_template(_unquoted(argument), line)  # its newlines are the prompt's
+    if not template.names & {"prompt", "messages"}:
+        raise FormatError("TEMPLATE shows the model no message", needed=".Prompt or .Messages")
+    return replace(made, template=template)
 
 
 def _adapter(made: Modelfile, argument: str) -> Modelfile:
@@ -172,19 +180,25 @@ _TAKERS = {
     "PARAMETER": _parameter,
     "MESSAGE": _message,
     "LICENSE": _license,
-    "TEMPLATE": _template,
     "ADAPTER": _adapter,
 }
+INSTRUCTIONS = (*_TAKERS, "TEMPLATE")
 
 
 def _text(argument: str) -> str:
+    """A text without the quotes around it, and without empty lines next to them."""
+    text = _unquoted(argument)
+    return text if text == argument else text.strip("\n")
+
+
+def _unquoted(argument: str) -> str:
     """A text without the quotes around it: three, one, or none."""
     for quotes in (_QUOTES, '"'):
         if argument.startswith(quotes):
             inner = argument[len(quotes) :]
             if not inner.endswith(quotes) or quotes in inner[: -len(quotes)]:
                 raise FormatError("text after its closing quotes", found=argument[-40:])
-            return inner[: -len(quotes)].strip("\n")
+            return inner[: -len(quotes)]
     return argument
 
 
@@ -193,6 +207,8 @@ def render_modelfile(made: Modelfile) -> str:
     lines = [f"FROM {made.base}", *(f"ADAPTER {name}" for name in made.adapters)]
     if made.system:
         lines.append(f"SYSTEM {_quoted(made.system)}")
+    if made.template:
+        lines.append(f"TEMPLATE {_quoted(made.template.text)}")
     lines += [f"PARAMETER {line}" for line in parameter_lines(made)]
     lines += [f"MESSAGE {role} {_quoted(text)}" for role, text in made.messages]
     lines += [f"LICENSE {_quoted(text)}" for text in made.licenses]

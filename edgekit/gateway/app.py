@@ -39,6 +39,7 @@ from edgekit.gateway.state import State
 from edgekit.gateway.surfaces.endpoints import ENDPOINTS
 from edgekit.gateway.surfaces.ollama_requests import LoadRequest
 from edgekit.gateway.surfaces.translator import encode, timestamp
+from edgekit.gateway.templates import with_template
 from edgekit.gateway.texts import TextKeeper
 from edgekit.system.audit_client import AsyncAuditClient
 
@@ -169,7 +170,7 @@ class Gateway:
                     pass
             await answer(send, 200, _loaded(job), caller.request_id)
             return
-        job = with_defaults(await with_pictures(job))
+        job = await with_template(with_defaults(await with_pictures(job)))
         engine = self._engines[job.model.engine]
         generation = Generation(
             job,

@@ -225,7 +225,7 @@ def _shown(model: ServedModel) -> dict[str, Any]:
         "modelfile": f"# served by edgekit\n{render_modelfile(made)}",
         "parameters": "\n".join(parameter_lines(made)),
         "system": made.system,
-        "template": "",
+        "template": made.template.text if made.template else "",
         "details": _details(model),
         "model_info": {
             "general.architecture": model.family,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from typing import Any
 
 from edgekit.core.appliance import Appliance, ServedModel
-from edgekit.core.infill import InfillTokens
+from edgekit.core.ollama_template import Template
 from edgekit.core.strict_json import encode_canonical
+from edgekit.errors import FormatError
 from edgekit.gateway.body import Body
 from edgekit.gateway.problems import ApiError, bad_field, model_not_found
 
@@ -60,6 +63,8 @@ class Job:
     count: int = 1
     keep_s: float | None = None
     """How long an engine that is loaded on demand stays afterwards; None: as usual."""
+    rendered: bool = False
+    """Whether its prompt was made by a TEMPLATE; its conversation is in `body["prompt"]` then."""
     truncate: bool = False
     """Whether texts that are too long to embed are cut instead of refused."""
     pictures: tuple[bytes, ...] = ()
@@ -90,13 +95,42 @@ def find_able(appliance: Appliance, name: str, capability: str) -> ServedModel:
     return model
 
 
-def find_infill(model: ServedModel, name: str) -> InfillTokens:
-    """The tokens for filling in text. Raises ApiError 400 when the model has none."""
+def infill_prompt(
+    model: ServedModel, name: str, before: str, after: str
+) -> tuple[str | list[int | str], bool]:
+    """The prompt for the text between two others, and whether a TEMPLATE made it.
+
+    Raises ApiError 400 when the model cannot.
+    """
+    template = template_of(model)
+    if template is not None and template.inserts:
+        with rendering():
+            return template.between(before, after, today()), True
     if model.infill is None:
         raise ApiError(
             400, "unsupported", f"suffix: {name[:100]!r} does not support insert", param="suffix"
         )
-    return model.infill
+    return model.infill.prompt(before, after), False
+
+
+def template_of(model: ServedModel) -> Template | None:
+    """A derived model's own template."""
+    return model.defaults.template if model.defaults else None
+
+
+@contextmanager
+def rendering() -> Iterator[None]:
+    """Turns a template's refusal of a conversation into ours: 400."""
+    try:
+        yield
+    except FormatError as error:
+        why = f"the model's TEMPLATE cannot be used for this: {error.message}"
+        raise ApiError(400, "template_failed", why, param="messages") from error
+
+
+def today() -> date:
+    """The day in UTC, for templates that name it."""
+    return datetime.now(UTC).date()
 
 
 def audit_params(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,6 +44,7 @@ from edgekit.gateway.problems import (
 from edgekit.gateway.residence import Residence
 from edgekit.gateway.sse import SseParser
 from edgekit.gateway.surfaces.translator import Translator, encode
+from edgekit.gateway.templates import ChatStream, as_chat, as_text
 from edgekit.gateway.truncate import cut_texts
 
 GENERATION_TIMEOUT_S = 3600.0
@@ -224,6 +225,9 @@ class Generation:
             # usage is always asked for: the audit record wants the counts, whoever else does
             fields |= {"stream": True, "stream_options": {"include_usage": True}}
         target, is_vllm = self._job.target, speaks_vllm(self._job)
+        if self._job.rendered:
+            target, fields = await as_text(self._job, fields, self._engine.client, connection)
+            connection = None
         if is_vllm:
             target, fields = for_vllm(self._job, fields)
         response = await self._engine.client.request("POST", target, encode(fields), connection)
@@ -236,6 +240,8 @@ class Generation:
             answer_ = _numbered(load_event(await response.read()), number)
             if is_vllm:
                 answer_ = from_vllm(self._job, answer_)
+            if self._job.rendered:
+                answer_ = as_chat(self._job, answer_)
         finally:
             response.close()
         text = self._outcome.observe(answer_)
@@ -245,12 +251,14 @@ class Generation:
 
     async def _translate(self, response: EngineResponse, number: int) -> None:
         parser, ended = SseParser(), False
+        chat = ChatStream(self._job) if self._job.rendered else None
         async for data in response.chunks():
             payloads = parser.feed(data)
             ended = ended or b"[DONE]" in payloads
-            await self._forward(
-                [_numbered(load_event(p), number) for p in payloads if p != b"[DONE]"]
-            )
+            events = [_numbered(load_event(p), number) for p in payloads if p != b"[DONE]"]
+            if chat:
+                events = [told for event in events for told in chat.events(event)]
+            await self._forward(events)
         if not ended:
             raise EngineError("the engine's stream has no end")
 

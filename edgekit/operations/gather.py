@@ -230,6 +230,15 @@ class _Gatherer:
                 where=derived.modelfile, found=f"ADAPTER {unknown[0]}",
                 needed=", ".join(sorted(names)) or f"[[model.adapter]] of {made.base}",
             )
+        base = bases[made.base]
+        if made.template and (
+            base.task != "chat" or any(variant.format != "gguf" for variant in base.variants)
+        ):
+            raise RecipeError(
+                "a TEMPLATE is for models that chat and that llama.cpp serves",
+                where=derived.modelfile, found=f"FROM {made.base}",
+                needed="a model with the task chat, all of whose variants are GGUF",
+            )
         path = RelPath(f"{CARRIED_FOLDER}/{derived.name}")
         self._parts.append(Part(path, "document", text.place))
         self._terms.append(Input(str(path), text.digest))

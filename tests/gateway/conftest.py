@@ -11,9 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ import pytest
 
 from edgekit.core.api_keys import ApiKey, KeyRing, make_api_key
 from edgekit.core.appliance import Appliance, EngineSettings, ServedModel
+from edgekit.core.derived import DerivedModel, with_derived
 from edgekit.core.infill import InfillTokens
 from edgekit.errors import EngineError
 from edgekit.gateway.app import Gateway
@@ -56,8 +58,12 @@ def make_appliance(
     capabilities: tuple[str, ...] = ("completion", "tools", "thinking"),
     infill: InfillTokens | None = None,
     embedding_socket: str = "",
+    derived: Mapping[str, str] = MappingProxyType({}),
 ) -> Appliance:
-    """An appliance with the model `demo`; with a second socket, and with `demo-embed` behind it."""
+    """An appliance with the model `demo`; with a second socket, and with `demo-embed` behind it.
+
+    `derived` are Modelfiles by the names of the models that they make.
+    """
     appliance = Appliance(
         name="demo-appliance",
         version="1.0.0",
@@ -96,6 +102,9 @@ def make_appliance(
             ),
         ),
     )
+    made = [DerivedModel(name, text, 1_700_000_000) for name, text in derived.items()]
+    appliance, problems = with_derived(appliance, made)
+    assert problems == ()
     if not embedding_socket:
         return appliance
     (model,), (engine,) = appliance.models, appliance.engines

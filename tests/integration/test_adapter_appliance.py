@@ -34,13 +34,22 @@ DERIVED = """
 [[derived]]
 name = "deckhand"
 modelfile = "Modelfile"
+
+[[derived]]
+name = "bosun"
+modelfile = "Templated"
 """
+TEMPLATE = (
+    'TEMPLATE """<|begin|>{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}<|end|>{{ end }}'
+    '<|assistant|>"""\n'
+)
 
 
 @pytest.fixture(scope="module")
 def adapted_set(demo_set: DemoSet) -> DemoSet:
     folder = demo_set.root.parent
     (folder / "Modelfile").write_text(f"FROM {MODEL}\nADAPTER sailor\n")
+    (folder / "Templated").write_text(f"FROM {MODEL}\nADAPTER sailor\n{TEMPLATE}")
     return bundle_demo(
         folder, demo_set.signer, demo_set.root, ('name = "demo-small"', 'name = "demo-adapted"'),
         ("[[engine]]", f"{ADAPTER}{DERIVED}[[engine]]"),
@@ -89,7 +98,32 @@ def test_lists_show_the_derived_model_with_the_adapters_bytes(host: RunningAppli
     answer = client.generate("deckhand", QUESTION, options={"temperature": 0})
     assert answer.response == ADAPTED
     openai_client = openai.OpenAI(base_url=f"{host.url}/v1", api_key=host.api_key)
-    assert {model.id for model in openai_client.models.list()} == {MODEL, "deckhand"}
+    assert {model.id for model in openai_client.models.list()} == {MODEL, "deckhand", "bosun"}
+
+
+def test_a_template_of_the_set_and_one_of_the_host_make_the_prompt(
+    host: RunningAppliance, tmp_path: Path
+) -> None:
+    assert ask(host, "bosun") == ADAPTED
+    modelfile = tmp_path / "Modelfile"
+    modelfile.write_text(f"FROM {MODEL}\n{TEMPLATE}")
+    made = host.edgekit("model", "create", "templated", "-f", str(modelfile))
+    assert made.returncode == 0, made.stderr
+    shown = host.edgekit("model", "show", "templated")
+    assert "TEMPLATE <|begin|>{{ range .Messages }}" in shown.stdout
+    assert "can           completion\n" in shown.stdout
+    for hostile, words in (
+        ("{{ range .Messages }}" * 5 + "{{ end }}" * 5, "too many steps"),
+        ("{{ if .Prompt }}" * 30 + "{{ end }}" * 30, "nested too deeply"),
+        ("{{ $x := .Prompt }}" + "{{ $x = print $x $x }}" * 40, "too much text"),
+    ):
+        modelfile.write_text(f"FROM {MODEL}\nSYSTEM x\nTEMPLATE {hostile}\n")
+        refused = host.edgekit("model", "create", "templated", "-f", str(modelfile))
+        assert refused.returncode == 10, refused.stderr
+        assert words in refused.stderr
+        assert "line 3" in refused.stderr
+    again = host.edgekit("model", "show", "templated")
+    assert again.stdout == shown.stdout
 
 
 def test_the_host_makes_models_of_the_sets_adapters_and_of_no_others(

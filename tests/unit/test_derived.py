@@ -140,7 +140,28 @@ def test_the_file_of_a_host_round_trips_and_is_strict() -> None:
     models = (DerivedModel("a", TEXT, 7), DerivedModel("b", "FROM demo", 8))
     data = encode_derived(models)
     assert parse_derived(data) == models
-    for old, new in ((b'"b"', b'"a"'), (b"FROM demo", b"FETCH it"), (b'"created": 7', b'"x": 7')):
+    for old, new in ((b'"b"', b'"a"'), (b'"created": 7', b'"x": 7')):
         assert old in data
         with pytest.raises(FormatError):
             parse_derived(data.replace(old, new))
+
+
+def test_a_modelfile_of_a_newer_release_ends_its_model_alone(tmp_path: Path) -> None:
+    data = encode_derived([DerivedModel("a", "FROM demo\nWARP 9", 7), DerivedModel("b", TEXT, 7)])
+    plain = make_appliance(tmp_path, 1, engine_socket=str(tmp_path / "e"))
+    whole, problems = with_derived(plain, parse_derived(data))
+    assert [model.name for model in whole.models] == ["demo", "b"]
+    assert problems == ("model a: unknown instruction (WARP)",)
+
+
+def test_a_template_is_for_models_that_chat_on_llama_cpp(tmp_path: Path) -> None:
+    able = ("completion", "tools", "vision")
+    plain = make_appliance(tmp_path, 1, engine_socket=str(tmp_path / "e"), capabilities=able)
+    made = DerivedModel("mine", "FROM demo\nTEMPLATE {{ .Prompt }}", 7)
+    whole, problems = with_derived(plain, [made])
+    assert problems == ()
+    assert whole.models[1].capabilities == ("completion",)
+    (base,) = plain.models
+    for other in (replace(base, format="safetensors"), replace(base, capabilities=("embedding",))):
+        _, problems = with_derived(replace(plain, models=(other,)), [made])
+        assert "TEMPLATE is for models that chat" in problems[0]

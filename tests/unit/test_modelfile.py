@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.core.modelfile import Modelfile, parse_modelfile, render_modelfile
+from edgekit.core.ollama_template import parse_template
 from edgekit.errors import FormatError
 
 WHOLE = '''\
@@ -28,12 +30,19 @@ MESSAGE user Who are you?
 MESSAGE assistant """A model
 on a box."""
 LICENSE "Apache-2.0"
-'''
+TEMPLATE """{{ if .System }}<s>{{ .System }}</s>SPACE
+{{ end }}<u>{{ .Prompt }}</u>
+<a>
+"""
+'''.replace("SPACE", " ")
 
 
 def test_everything_it_may_say() -> None:
     made = parse_modelfile(WHOLE.encode(), file="M")
+    assert parse_modelfile(render_modelfile(made).encode(), file="M") == replace(made, ignored=())
+    template = "{{ if .System }}<s>{{ .System }}</s> \n{{ end }}<u>{{ .Prompt }}</u>\n<a>\n"
     assert made == Modelfile(
+        template=parse_template(template),
         base="edgekit-demo",
         adapters=("sailor",),
         system="You answer in one sentence.\nNever in two.",
@@ -62,7 +71,11 @@ def test_everything_it_may_say() -> None:
         ("FROM a\nPARAMETER top_k\n", "line 2", "out of range"),
         ("FROM a\nMESSAGE robot hi\n", "line 2", "malformed MESSAGE"),
         ("FROM a\nMESSAGE user\n", "line 2", "malformed MESSAGE"),
-        ("FROM a\nTEMPLATE {{ .Prompt }}\n", "line 2", "TEMPLATE cannot"),
+        ("FROM a\nTEMPLATE {{ .Prompt }}\nTEMPLATE x\n", "line 3", "second TEMPLATE"),
+        ("FROM a\nTEMPLATE {{ .System }}\n", "line 2", "shows the model no message"),
+        ('FROM a\nTEMPLATE """a\n{{ .Prompt }}\n{{ fetch }}"""\n', "line 4", "unknown function"),
+        ('FROM a\nTEMPLATE """\n{{ .Prompt }}{{ .User }}"""\n', "line 3", "no field User"),
+        ('FROM a\nTEMPLATE """{{ .Prompt }}\n{{ end }}"""\n', "line 3", "without a beginning"),
         ("FROM a\nADAPTER ./lora.gguf\n", "line 2", "no adapter of this host"),
         ("FROM a\nADAPTER b\nADAPTER b\n", "line 3", "named twice"),
         ("FROM a\n" + "MESSAGE user x\n" * 101, "line 102", "too many messages"),
@@ -97,6 +110,18 @@ def test_what_is_rendered_parses_to_the_same(
     made = Modelfile(
         "base", f"{system}\n{system}", (("seed", 7),), tuple(messages), (system,), ("one", "two")
     )
+    assert parse_modelfile(render_modelfile(made).encode(), file="M") == made
+
+
+LINES = st.text(
+    st.characters(exclude_categories=("Cs", "Cc"), exclude_characters='"{'), max_size=40
+)
+
+
+@given(LINES)
+def test_a_template_keeps_every_space_and_line_when_it_is_rendered(text: str) -> None:
+    template = parse_template(f"\n {text}\n{{{{ .Prompt }}}}\n\n{text}\n \n")
+    made = Modelfile("base", template=template)
     assert parse_modelfile(render_modelfile(made).encode(), file="M") == made
 
 

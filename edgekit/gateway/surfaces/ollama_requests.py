@@ -22,7 +22,7 @@ from edgekit.gateway.job import (
     audit_params,
     digest_input,
     find_able,
-    find_infill,
+    infill_prompt,
     take_role,
 )
 from edgekit.gateway.problems import ApiError, bad_field
@@ -30,7 +30,7 @@ from edgekit.gateway.schema_limits import check_schema
 from edgekit.gateway.surfaces.content import take_pictures, with_text
 from edgekit.gateway.surfaces.keep_alive import take_keep_alive
 from edgekit.gateway.surfaces.ollama_context import Message, take_context
-from edgekit.gateway.surfaces.tool_fields import take_tools
+from edgekit.gateway.surfaces.tool_fields import schema_of, take_tools
 
 IGNORED = frozenset({"shift", "truncate"})
 """Fields accepted without effect: nothing is cut from a prompt unasked."""
@@ -125,7 +125,7 @@ def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
     fields = {**_options(body, model.context), **_logprobs(body)}
     response_format = _format(body)
     thinking = _think(body, model, name)
-    body.only("template", "", why="is not supported: the template is part of the weights")
+    body.only("template", "", why="is not supported: the template is part of the model")
     pictures = take_pictures(body)
     _finish(body)
     if pictures and (raw or suffix):
@@ -133,12 +133,15 @@ def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
     if not prompt and not suffix and not pictures:
         return LoadRequest(model, name, keep_s, chat=False)
     messages: list[Message] = []
+    rendered = False
     if raw or suffix:
         if response_format is not None:
-            fields["json_schema"] = _schema_of(response_format)
+            fields["json_schema"] = schema_of(response_format)
         if fields.pop("logprobs", False):
             fields["logprobs"] = max(1, fields.pop("top_logprobs", 0))
-        asked = find_infill(model, name).prompt(prompt, suffix) if suffix else prompt
+        asked, rendered = (
+            infill_prompt(model, name, prompt, suffix) if suffix else (prompt, False)
+        )
         target, request = TEXT_TARGET, {"prompt": asked, **fields}
     else:
         if response_format is not None:
@@ -160,6 +163,7 @@ def parse_generate(body: Body, appliance: Appliance) -> Job | LoadRequest:
         params=audit_params({**fields, "raw": raw}),
         prompt=digest_input(_digested(system, prompt, suffix, earlier)),
         conversation=messages,
+        rendered=rendered,
     )
 
 
@@ -191,6 +195,7 @@ def _job(
     params: Mapping[str, Any],
     prompt: bytes,
     conversation: Sequence[Message] = (),
+    rendered: bool = False,
 ) -> Job:
     kwargs = request.get("chat_template_kwargs", {})
     return Job(
@@ -204,6 +209,7 @@ def _job(
         body=request,
         params=params,
         prompt=prompt,
+        rendered=rendered,
         echo={"thinking": kwargs.get("enable_thinking", True), "conversation": conversation},
     )
 
@@ -312,9 +318,3 @@ def _format(body: Body) -> dict[str, Any] | None:
         raise bad_field("format", 'must be "json" or a JSON schema of at most 64 KiB')
     check_schema(value, "format")
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": value}}
-
-
-def _schema_of(response_format: dict[str, Any]) -> Any:
-    if response_format["type"] == "json_object":
-        return {"type": "object"}
-    return response_format["json_schema"]["schema"]

@@ -17,7 +17,7 @@ from edgekit.gateway.job import (
     audit_params,
     digest_input,
     find_able,
-    find_infill,
+    infill_prompt,
     take_role,
     take_sampling,
     take_text,
@@ -103,7 +103,9 @@ def parse_completion(body: Body, appliance: Appliance) -> Job:
     body.only("best_of", 1, why="only 1 is supported")
     body.only("echo", False, why="only false is supported")
     suffix = body.text("suffix", max_chars=MAX_TEXT_CHARS, default="")
-    asked = find_infill(model, name).prompt(prompt, suffix) if suffix else prompt
+    asked, rendered = (
+        infill_prompt(model, name, prompt, suffix) if suffix else (prompt, False)
+    )
     stream, include_usage = _streaming(body)
     body.ignore(IGNORED)
     body.finish()
@@ -119,6 +121,7 @@ def parse_completion(body: Body, appliance: Appliance) -> Job:
         digest_input({"prompt": prompt, "suffix": suffix} if suffix else prompt),
         echo={"logprobs": logprobs},
         count=count,
+        rendered=rendered,
     )
 
 

@@ -141,3 +141,10 @@ def check_response_format(table: dict[str, Any] | None) -> dict[str, Any] | None
     ):
         return dict(table)
     raise bad_field("response_format", "must be text, json_object or json_schema with a schema")
+
+
+def schema_of(response_format: dict[str, Any]) -> Any:
+    """The schema that `check_response_format` let through, for an engine's other endpoint."""
+    if response_format["type"] == "json_object":
+        return response_format.get("schema", {"type": "object"})
+    return response_format["json_schema"]["schema"]

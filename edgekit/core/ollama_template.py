@@ -5,7 +5,7 @@ A template that names `.Messages` gets them all at once. Any other is run once f
 goes on. Between a text and its suffix it is run once with `.Prompt` and `.Suffix`.
 
 What a template may cost grows with the conversation, never faster. Sources of the semantics:
-Ollama docs/template.md and template/template.go (0.12), Go's text/template.
+Ollama's docs/template.mdx and template/template.go as of fb307609, Go's text/template.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from edgekit.core.chat_template import check_chat_template
 from edgekit.core.gguf import read_gguf_header
 from edgekit.core.gguf_rules import check_gguf_rules
 from edgekit.core.gguf_shape import gguf_shape
+from edgekit.core.modelfile import parse_modelfile, render_modelfile
 from edgekit.core.names import RelPath
 from edgekit.core.release import parse_manifest, parse_volume_table
 from edgekit.core.safetensors import read_safetensors_header
@@ -34,6 +36,7 @@ from tests.support.gguf import TEXT, U32, numbers_of, value
 from tests.support.hostile_models import gguf, good_folder, hostile_models
 from tests.support.hostile_wheels import hostile_wheels, read_members, record_of, zip_members
 from tests.support.wheel_maker import WheelMaker
+from tests.templates.cases import TEMPLATES
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -132,6 +135,31 @@ _SAFETENSORS_WORDS = (
 
 def _chat_template(data: bytes) -> None:
     check_chat_template(data.decode("utf-8", "replace"), "fuzz")
+
+
+def _modelfile(data: bytes) -> None:
+    """What a Modelfile says, its template's prompts included, is said again as it was."""
+    made = parse_modelfile(data, file="fuzz")
+    again = parse_modelfile(render_modelfile(made).encode(), file="fuzz")
+    assert again == replace(made, ignored=())
+    if made.template:
+        made.template.prompt([("system", "x"), ("user", "y"), ("assistant", "z")], date(2026, 1, 1))
+
+
+@cache
+def _modelfile_seeds() -> tuple[bytes, ...]:
+    head = "FROM a\nSYSTEM be brief\nPARAMETER stop x\nMESSAGE user hi\nADAPTER b\n"
+    return tuple(f'{head}TEMPLATE """{text}"""\n'.encode() for text in TEMPLATES)
+
+
+_MODELFILE_WORDS = tuple(
+    word.encode()
+    for word in (
+        '"""', "\n", "{{", "}}", "{{- ", " -}}", "{{ end }}", "{{ else }}", "{{ if .Prompt }}",
+        "{{ range .Messages }}", "$x := ", "$x", "(", ")", " | ", "printf ", '"%s%d"', "slice ",
+        "index ", "json ", "eq ", "and ", "1", "-1", ".Response", ".Content", "TEMPLATE ", "nil",
+    )
+)
 
 
 @cache
@@ -399,6 +427,7 @@ TARGETS: dict[str, Target] = {
         _safetensors, _safetensors_seeds, _SAFETENSORS_WORDS, _change_safetensors
     ),
     "chat_template": Target(_chat_template, _template_seeds, _TEMPLATE_WORDS),
+    "modelfile": Target(_modelfile, _modelfile_seeds, _MODELFILE_WORDS),
     "wheel": Target(_wheel, _wheel_seeds, _WHEEL_WORDS, _change_wheel),
     "strict_json": Target(_floats, _corpus, _JSON_WORDS, _change_json),
     "envelope": Target(_envelope, _envelope_seeds, _JSON_WORDS, _change_envelope),

@@ -31,6 +31,8 @@ LOOP, END = "{{ range $.Messages }}", "{{ end }}"
     ('{{ "\\x41" }}', "unknown escape"),
     ('{{ printf "%5d" 1 }}', "does not know %5"),
     ('{{ printf "%q" .Prompt }}', "does not know %q"),
+    ("{{ printf .Prompt }}", "printf without its pattern"),
+    ("{{ .Prompt | printf }}", "printf without its pattern"),
     ('{{ printf "%s" }}', "more verbs than values"),
     ('{{ printf "x" 1 }}', "more values than verbs"),
     ("{{ with .Prompt }}{{ else with .System }}{{ end }}", "unexpected words"),

@@ -277,7 +277,14 @@ def _check_command(operands: list[Operand], line: int, *, piped: bool) -> None:
         low, high = ARGUMENTS[first.name]
         if not low <= len(operands) - 1 + piped <= high:
             raise malformed("wrong number of arguments", line, first.name)
+        if first.name == "printf" and not _is_text(operands[1:2]):
+            raise malformed("printf without its pattern", line, needed="a text in quotes")
     elif piped or len(operands) > 1:
         raise malformed("arguments for what is no function", line)
     elif first == Literal(None):
         raise malformed("nil is no command", line)
+
+
+def _is_text(operands: list[Operand]) -> bool:
+    """Whether there is one, and it is a text as it is written: a client's must not be a pattern."""
+    return any(isinstance(one, Literal) and isinstance(one.value, str) for one in operands)

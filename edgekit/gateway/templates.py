@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgekit.core.ollama_template import Message, Template
-from edgekit.errors import EngineError
+from edgekit.errors import EngineError, EngineNotReadyError
 from edgekit.gateway.dialects import Asked
 from edgekit.gateway.engine_client import EngineClient, EngineConnection
 from edgekit.gateway.job import (
@@ -86,7 +86,10 @@ def _text_fields(body: Mapping[str, Any]) -> dict[str, Any]:
 async def as_text(
     job: Job, fields: dict[str, Any], client: EngineClient, connection: EngineConnection | None
 ) -> Asked:
-    """What the engine is asked for a job whose prompt is rendered. Raises EngineError."""
+    """What the engine is asked for a job whose prompt is rendered.
+
+    Raises EngineError, EngineNotReadyError.
+    """
     prompt = fields["prompt"].removeprefix(await _beginning(client, connection))
     if job.target == COUNT_TARGET:
         return TOKENIZE_TARGET, {"content": prompt, "add_special": True, "parse_special": True}
@@ -101,7 +104,10 @@ async def _beginning(client: EngineClient, connection: EngineConnection | None) 
     body = json.dumps({"content": "", "add_special": True, "with_pieces": True}).encode()
     response = await client.request("POST", TOKENIZE_TARGET, body, connection)
     try:
-        tokens = json.loads(await response.read())["tokens"]
+        data = await response.read()
+        if response.status == 503:
+            raise EngineNotReadyError("the engine still loads its model")
+        tokens = json.loads(data)["tokens"]
         piece = tokens[0]["piece"] if tokens else ""
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError("the engine's tokens have an unknown shape") from error

@@ -314,6 +314,33 @@ def test_what_is_too_long_and_what_breaks_off_is_said_as_ever(fake_site: Site) -
     assert record["error"] == "engine_failed"
 
 
+class _Mute(FakeEngine):
+    """An engine that gives this instead of tokens."""
+
+    told: tuple[int, object] = (503, {"error": {"message": "Loading model", "code": 503}})
+
+    async def _generate(self, target: str, request: dict[str, Any], sender: Any) -> None:
+        await sender.whole(*self.told)
+
+
+@pytest.mark.parametrize(("told", "status"), [
+    ((503, {"error": {"message": "Loading model", "code": 503}}), 503),
+    ((200, {"tokens": [5]}), 502),
+    ((200, {"tokens": [{"id": 5}]}), 502),
+    ((200, b"<html>"), 502),
+])
+def test_an_engine_that_gives_no_tokens_is_not_asked_for_more(
+    tmp_path: Path, told: tuple[int, object], status: int
+) -> None:
+    engine = _Mute(str(tmp_path / "engine.sock"))
+    engine.told = told
+    body = {"model": "listed", "messages": SAID}
+    with running_site(tmp_path, engine, engine.socket_path, derived=MADE) as site:
+        assert site.post("/v1/chat/completions", body).status_code == status
+        assert len(engine.requests) == 1
+        assert site.wait_for_record("response")["status"] == status
+
+
 def test_the_audit_log_has_the_digest_of_what_the_client_sent(fake_site: Site) -> None:
     digests = []
     for model in ("demo", "listed"):

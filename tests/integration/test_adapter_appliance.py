@@ -113,7 +113,7 @@ def test_a_template_of_the_set_and_one_of_the_host_make_the_prompt(
     assert "TEMPLATE <|begin|>{{ range .Messages }}" in shown.stdout
     assert "can           completion\n" in shown.stdout
     for hostile, words in (
-        ("{{ range .Messages }}" * 5 + "{{ end }}" * 5, "too many steps"),
+        ("{{ range $.Messages }}" * 5 + "{{ end }}" * 5, "too many steps"),
         ("{{ if .Prompt }}" * 30 + "{{ end }}" * 30, "nested too deeply"),
         ("{{ $x := .Prompt }}" + "{{ $x = print $x $x }}" * 40, "too much text"),
     ):

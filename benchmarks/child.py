@@ -21,7 +21,6 @@ from edgekit.core.release import VolumeTable, parse_volume_table
 from edgekit.system.digest_cache import DigestCache
 from edgekit.system.early_volumes import write_early
 from edgekit.system.files import fsync_directory
-from edgekit.system.freeze import freeze_runtime
 from edgekit.system.volume_index import VolumeIndex
 from edgekit.system.volume_writer import BlobSource, write_volumes
 from edgekit.system.volumes import (
@@ -117,11 +116,6 @@ def bundle_new(files: str, algorithm: str, target: str, reads: str = "one read")
         bundle(files, cache, algorithm, target, reads)
 
 
-def freeze(cache: str) -> None:
-    """What `edgekit bundle` freezes of edgekit itself, into its cache."""
-    freeze_runtime(Path(cache), ignore_events)
-
-
 def rebuild(files: str, cache: str) -> None:
     """The digests of all files as `edgekit bundle` gets them, with its cache."""
     Path(cache).mkdir(exist_ok=True)
@@ -157,7 +151,6 @@ TASKS: dict[str, Callable[..., None]] = {
     "hash-and-copy": hash_and_copy,
     "bundle": bundle,
     "bundle-new": bundle_new,
-    "freeze": freeze,
     "rebuild": rebuild,
 }
 

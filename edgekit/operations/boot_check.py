@@ -1,5 +1,6 @@
 """After a boot: is the release still well, and if not, back to the one before, at most once (I10).
 
+B0 labels that a relabelled host has lost are given again; a label decides nothing about the release
 B1 wait until every unit of the appliance has started or has given up
 B2 without a running audit writer nothing is decided: that is the host's trouble, not the release's
 B3 an engine or a gateway that gave up, or a wrong answer, speaks against the release
@@ -35,6 +36,7 @@ from edgekit.operations.host_trust import check_may_serve
 from edgekit.operations.unfinished import read_marker
 from edgekit.system.clock import boot_id, wall_clock
 from edgekit.system.files import durable_write, exclusive_lock, read_bounded
+from edgekit.system.generations import installed, label_generation
 from edgekit.system.services import AUDIT_WRITER, Services, UnitState, appliance_units
 
 SCHEMA = "edgekit.boot/1"
@@ -53,6 +55,9 @@ class Patience:
 
 class Manager(Services, Protocol):
     """What this check needs of a service manager; `SystemdServices` is the one there is."""
+
+    def reload(self) -> None:
+        """Read all units again: the manager goes by the labels they had when it read them."""
 
     def inspect(self, units: list[str]) -> dict[str, UnitState]:
         """Each unit's state."""
@@ -111,6 +116,10 @@ def load_boot_report(layout: HostLayout) -> BootReport | None:
 
 def _check(layout: HostLayout, services: Manager, patience: Patience) -> BootReport:
     generation = require_generation(layout)
+    with contextlib.suppress(EdgekitError):  # B0; `doctor` names what is left without
+        labelled = [label_generation(layout, name) for name in installed(layout)]
+        if any(labelled):
+            services.reload()
     verdict, reason = _judge(layout, generation, services, patience)
     serves = generation
     if verdict == FAILED:

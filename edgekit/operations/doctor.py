@@ -103,6 +103,19 @@ def _disks(layout: HostLayout) -> Iterator[Diagnosis]:
             )
 
 
+def _labels(layout: HostLayout) -> Iterator[Diagnosis]:
+    generation = generations.current_generation(layout)
+    if generation is None:
+        return
+    lost = generations.mislabelled(layout, generation)
+    if lost:
+        yield Diagnosis(
+            f"{len(lost)} programs and units have lost their SELinux labels",
+            f"the policy takes them for data, as {lost[0]}",
+            "edgekit daemon boot-check",
+        )
+
+
 def _units(layout: HostLayout) -> Iterator[Diagnosis]:
     appliance = _serving(layout)
     if appliance is None or layout.is_private:
@@ -193,6 +206,7 @@ RULES: tuple[Rule, ...] = (
     _nothing_serves,
     _configuration,
     _disks,
+    _labels,
     _units,
     _answers,
     _past,

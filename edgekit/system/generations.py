@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from edgekit.core.appliance import encode_appliance
@@ -20,7 +21,7 @@ from edgekit.system.files import (
     switch_link,
     translate_os_error,
 )
-from edgekit.system.selinux import label_program
+from edgekit.system.selinux import PROGRAMS, UNITS, has_policy, is_labelled_like, label_like
 
 
 def current_generation(layout: HostLayout) -> str | None:
@@ -58,12 +59,11 @@ def build_generation(plan: InstallPlan, documents: dict[str, bytes]) -> None:
             link_or_copy(
                 plan.layout.blob(entry.digest), path, mode=0o555 if entry.executable else None
             )
-            if entry.executable:
-                label_program(path)
         for environment in plan.environments:
             wheels = {name: plan.layout.blob(digest) for name, digest in environment.wheels}
             install_wheels(partial / str(environment.prefix), wheels)
         _write_documents(partial, plan, documents)
+        _label(partial)
         fsync_tree(partial)
         if final.is_dir():
             replace_files(partial, final)
@@ -87,6 +87,46 @@ def _write_documents(folder: Path, plan: InstallPlan, documents: dict[str, bytes
         (folder / "units").mkdir()
         for name, text in plan.units:
             durable_write(folder / "units" / name, text.encode())
+
+
+def label_generation(layout: HostLayout, generation: str) -> bool:
+    """Label programs and units where a policy is loaded: a relabelled host has lost that.
+
+    Returns whether there was anything to do. Raises HostError.
+    """
+    try:
+        return _label(layout.generation(generation))
+    except OSError as error:
+        raise translate_os_error(error, "labelling the generation") from error
+
+
+def mislabelled(layout: HostLayout, generation: str) -> tuple[Path, ...]:
+    """Programs and units that a loaded policy takes for plain data. Raises HostError."""
+    try:
+        return tuple(
+            path for path, example in _examples(layout.generation(generation))
+            if not is_labelled_like(path, example)
+        )
+    except OSError as error:
+        raise translate_os_error(error, "reading labels") from error
+
+
+def _label(folder: Path) -> bool:
+    lost = [pair for pair in _examples(folder) if not is_labelled_like(*pair)]
+    for path, example in lost:
+        label_like(path, example)
+    return bool(lost)
+
+
+def _examples(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Each program and unit of a generation, with the place whose label it needs, if any."""
+    if not has_policy():
+        return
+    for path in sorted(folder.rglob("*")):
+        if path.parent == folder / "units":
+            yield path, UNITS
+        elif path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o111:
+            yield path, PROGRAMS
 
 
 def switch_current(layout: HostLayout, generation: str) -> None:

@@ -1,21 +1,31 @@
-"""SELinux labels: where a policy is loaded, systemd starts only what is labelled as a program."""
+"""SELinux labels: where a policy is loaded, files below /opt are labelled as their like elsewhere.
+
+By a program's label a policy decides in which domain systemd starts it, by a unit's label who may
+start and stop it; below /opt both would be plain data. Each policy has names of its own for these
+labels, so they are taken from the folders that the host keeps programs and units in.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-PROGRAM_LABEL = b"system_u:object_r:bin_t:s0\0"
+PROGRAMS = Path("/usr/bin")
+UNITS = Path("/usr/lib/systemd/system")
 _LABEL = "security.selinux"
 _LOADED = Path("/sys/fs/selinux/enforce")
 
 
-def label_program(path: Path, *, loaded: Path = _LOADED) -> bool:
-    """Label a file as a program; False, and nothing done, where no policy is loaded.
+def has_policy(*, loaded: Path = _LOADED) -> bool:
+    """Whether the kernel has loaded a policy; elsewhere labels mean nothing."""
+    return loaded.exists()
 
-    Raises OSError when the label is refused.
-    """
-    if not loaded.exists():
-        return False
-    os.setxattr(path, _LABEL, PROGRAM_LABEL)
-    return True
+
+def is_labelled_like(path: Path, example: Path) -> bool:
+    """Whether a file's label is its example's. Raises OSError when either has none."""
+    return os.getxattr(path, _LABEL) == os.getxattr(example, _LABEL)
+
+
+def label_like(path: Path, example: Path) -> None:
+    """Give a file its example's label. Raises OSError when that is refused."""
+    os.setxattr(path, _LABEL, os.getxattr(example, _LABEL))

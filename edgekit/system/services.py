@@ -118,7 +118,7 @@ class SystemdServices:
 
     def restart_front(self) -> None:
         """Restart audit writer, listener and gateway, with what their units say now."""
-        _systemctl("daemon-reload")
+        self.reload()
         run(
             ["systemctl", "stop", GATEWAY, SOCKET_UNIT],
             timeout_s=SYSTEMCTL_TIMEOUT_S,
@@ -141,7 +141,7 @@ class SystemdServices:
             fsync_directory(self._layout.units)
         except OSError as error:
             raise translate_os_error(error, "unlinking units") from error
-        _systemctl("daemon-reload")
+        self.reload()
 
     def _unlink_all_but(self, names: tuple[str, ...]) -> None:
         folder = self._layout.units
@@ -149,9 +149,13 @@ class SystemdServices:
             if path.is_symlink() and path.name not in names:
                 path.unlink()
 
+    def reload(self) -> None:
+        """Let systemd read all units again, labels included. Raises HostError."""
+        _systemctl("daemon-reload")
+
     def start(self, appliance: Appliance) -> None:
         """Reload, then start the target's units; engines are ready when this returns."""
-        _systemctl("daemon-reload")
+        self.reload()
         engines = [engine_unit(engine.name) for engine in appliance.engines]
         for unit in (AUDIT_WRITER, *engines, SOCKET_UNIT, GATEWAY):
             self._restart(unit)
@@ -178,7 +182,8 @@ class SystemdServices:
         done = run(["systemctl", "restart", unit], timeout_s=SYSTEMCTL_TIMEOUT_S, check=False)
         if done.returncode != 0:
             kind = EngineError if "engine" in unit else HostError
-            found = self.last_words(unit) or "no output"
+            said = done.stderr.decode("utf-8", errors="replace").strip()
+            found = self.last_words(unit) or said or "no output"
             raise kind(f"{unit} did not start", found=found, hint=f"journalctl -u {unit}")
 
     def _restart_forwarder(self) -> None:

@@ -16,6 +16,7 @@ from edgekit.core import trust
 from edgekit.core.appliance import Appliance, CanaryCheck, encode_appliance
 from edgekit.core.host_layout import HostLayout
 from edgekit.errors import AuditUnavailableError, ConfigError, RollbackError
+from edgekit.operations import boot_check
 from edgekit.operations.audit import tail_audit
 from edgekit.operations.boot_check import (
     BootReport,
@@ -90,6 +91,7 @@ class Site:
         default_factory=lambda: {AUDIT_WRITER: RUNS, GATEWAY: RUNS, ENGINE: RUNS}
     )
     started: list[str] = field(default_factory=list)
+    reloads: int = 0
     answers_of: dict[str, str | int] = field(default_factory=dict)
 
     # ---- the manager
@@ -100,6 +102,9 @@ class Site:
 
     def stop(self) -> None:
         return
+
+    def reload(self) -> None:
+        self.reloads += 1
 
     def inspect(self, units: list[str]) -> dict[str, UnitState]:
         return {unit: self.states[unit] for unit in units}
@@ -158,6 +163,22 @@ def test_a_release_that_answers_stays(site: Site) -> None:
     report = site.check()
     assert (report.verdict, report.serves, site.started) == ("passed", site.new, [])
     assert load_boot_report(site.layout) == report
+
+
+@pytest.mark.parametrize("relabelled", [True, False])
+def test_labels_are_given_again_and_the_manager_is_told(
+    site: Site, monkeypatch: pytest.MonkeyPatch, relabelled: bool
+) -> None:
+    seen: list[str] = []
+
+    def label(layout: HostLayout, name: str) -> bool:
+        seen.append(name)
+        return relabelled and name == site.old
+
+    monkeypatch.setattr(boot_check, "label_generation", label)
+    assert site.check().verdict == "passed"
+    assert seen == [site.old, site.new], "a release to go back to needs its labels, too"
+    assert site.reloads == relabelled
 
 
 @pytest.mark.parametrize("unit", [ENGINE, GATEWAY])

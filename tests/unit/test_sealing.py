@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from edgekit.errors import DigestError
 from edgekit.operations.sealing import seal_weights
 from edgekit.supervisor import weights as supervisor_weights
 from edgekit.system import verity
-from edgekit.system.selinux import PROGRAM_LABEL, label_program
 from tests.gateway.conftest import make_appliance
 
 CONTENT = b"weights" * 1000
@@ -72,14 +70,3 @@ def test_what_changed_before_it_was_sealed_is_found(tmp_path: Path) -> None:
     (tmp_path / "w").write_bytes(CONTENT[:-1] + b"?")
     with pytest.raises(DigestError, match="changed on this host"):
         seal_weights(appliance_with(weights))
-
-
-def test_programs_are_labelled_where_a_policy_is_loaded(tmp_path: Path) -> None:
-    program = tmp_path / "edgekit"
-    program.write_bytes(b"#!/bin/sh\n")
-    assert label_program(program, loaded=tmp_path / "absent") is False
-    try:
-        assert label_program(program, loaded=tmp_path) is True
-    except OSError as error:  # labels need a file system that keeps them
-        pytest.skip(f"cannot run here: {error}")
-    assert os.getxattr(program, "security.selinux") == PROGRAM_LABEL

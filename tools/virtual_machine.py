@@ -3,7 +3,7 @@
 A sealed host (tools/sealed_host.py) borrows the kernel of the machine it runs on, with its clock,
 its memory controller and its file systems. Where those matter, this is the real thing: QEMU
 emulates the processor, so it needs no KVM and is ten to thirty times slower. There is no network
-card in it.
+card in it. Debian's SELinux policy is loaded and enforced.
 
 A machine has its disk as long as it is open. Its job is a bash text; what the job writes under /out
 is seen here while it runs. A stick is a disk image; it can be pulled out while the machine runs.
@@ -24,11 +24,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from tools.sealed_resources import Lines, SealedHostError, tail
+from tools.sealed_resources import Lines, SealedHostError, private_namespaces, tail
 
 __all__ = ["KERNEL_PACKAGES", "Machine", "MachineError", "Run", "missing_requirements"]
 
-KERNEL_PACKAGES: Final = ("linux-image-amd64", "exfatprogs", "kmod")
+KERNEL_PACKAGES: Final = ("linux-image-amd64", "exfatprogs", "kmod", "selinux-policy-default")
 """What a rootfs must have beside systemd to boot here, and to use sticks as people format them."""
 
 _PROGRAMS: Final = {"qemu-system-x86_64": "qemu-system-x86", "mkfs.ext4": "e2fsprogs"}
@@ -37,6 +37,13 @@ _MEMORY_MIB: Final = 3072
 _CHANNEL: Final = "/run/machine"
 _POLL_S: Final = 0.2
 _MONITOR_S: Final = 20.0
+
+_OPERATOR: Final = "unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023"
+"""The SELinux context of root's login shell."""
+_SELINUX: Final = "SELINUX=enforcing\nSELINUXTYPE=default\n"
+
+_NINE_P: Final = "(genfscon 9p / (system_u object_r nfs_t ((s0) (s0))))"
+"""What Debian's policy does not say: shared folders are labelled as those of another machine."""
 
 _FSTAB: Final = f"""\
 /dev/vda / ext4 rw 0 1
@@ -54,6 +61,7 @@ FailureAction=poweroff-force
 
 [Service]
 Type=exec
+SELinuxContext={_OPERATOR}
 Environment=HOME=/root LANG=C.UTF-8
 ExecStart=/bin/bash {_CHANNEL}/wrapper
 """
@@ -65,6 +73,8 @@ if [ "$status" -ne 0 ]; then
     {{ systemctl --failed --no-legend --plain; journalctl --quiet --no-pager --lines=80; }} \\
         > {_CHANNEL}/journal 2>&1
 fi
+journalctl --sync
+journalctl --quiet --no-pager --output=cat _TRANSPORT=audit > {_CHANNEL}/audit
 sync
 echo "$status" > {_CHANNEL}/status
 """
@@ -72,11 +82,15 @@ echo "$status" > {_CHANNEL}/status
 
 @dataclass(frozen=True)
 class Run:
-    """One boot: the job's exit status (None: it never ended), what it printed, how long it took."""
+    """One boot: the job's exit status (None: it never ended), what it printed, how long it took.
+
+    `denials` is what the policy refused until the job ended, a line each; empty when it never did.
+    """
 
     status: int | None
     output: str
     journal: str
+    denials: tuple[str, ...]
     console: str
     seconds: float
 
@@ -90,6 +104,7 @@ class Run:
         return "\n".join((
             f"job exit status {self.status}, after {self.seconds:.0f} s",
             "--- job output (tail)", tail(self.output),
+            "--- denials", *self.denials,
             "--- journal (tail)", tail(self.journal, 80), "--- console (tail)", tail(self.console),
         ))  # fmt: skip
 
@@ -195,6 +210,8 @@ class Machine:
             (tree / "etc/hostname").write_text("machine\n", "utf-8")
             for folder in ("out", "given"):
                 (tree / folder).mkdir()
+            (tree / "etc/selinux/config").write_text(_SELINUX, "utf-8")
+            _label(tree)
             with self._disk.open("wb") as file:
                 file.truncate(_DISK_BYTES)
             # with verity, as a site would format it for weights that are sealed by the kernel
@@ -215,7 +232,7 @@ class Machine:
             "-smp", "2", "-m", str(_MEMORY_MIB), "-nic", "none", "-display", "none",
             "-serial", "stdio", "-no-reboot", "-qmp", f"unix:{monitor},server=on,wait=off",
             "-kernel", str(kernel), "-initrd", str(initrd),
-            "-append", "console=ttyS0 root=/dev/vda rw quiet",
+            "-append", "console=ttyS0 root=/dev/vda rw quiet security=selinux",
             "-drive", f"if=virtio,format=raw,cache=unsafe,file={self._disk}",
             "-device", "qemu-xhci,id=usb",
         ]  # fmt: skip
@@ -261,12 +278,31 @@ class Machine:
         status = self._text("status").strip()
         return Run(
             int(status) if status else None, self._text("output"), self._text("journal"),
+            tuple(line for line in self._text("audit").splitlines() if " denied " in line),
             console.read_text("utf-8", errors="replace"), time.monotonic() - started,
         )  # fmt: skip
 
     def _text(self, name: str) -> str:
         path = self._channel / name
         return path.read_text("utf-8", errors="replace") if path.exists() else ""
+
+
+def _label(tree: Path) -> None:
+    """Give every file the label that the tree's own policy names.
+
+    The kernel here may know nothing of SELinux: to it labels are extended attributes like others.
+    """
+    script = """
+        mount --bind /proc "$1/proc"
+        echo "$2" > "$1/tmp/shares.cil"
+        chroot "$1" semodule --noreload --install=/tmp/shares.cil
+        rm "$1/tmp/shares.cil"
+        exec chroot "$1" setfiles -m -e /proc /etc/selinux/default/contexts/files/file_contexts /
+    """
+    subprocess.run(
+        [*private_namespaces(), "bash", "-euc", script, "label", str(tree), _NINE_P], check=True,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+    )  # fmt: skip
 
 
 class _Monitor:

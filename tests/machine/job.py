@@ -1,9 +1,10 @@
-"""An appliance on a machine with its own kernel: clock, memory controller, fs-verity, USB sticks.
+"""An appliance on a machine with its own kernel: clock, memory, fs-verity, USB sticks, SELinux.
 
 What a sealed host borrows from its outer machine is real here: an exFAT stick in a USB socket that
 is pulled out in the middle, a clock at 1970 and at 2040, an engine that meets its MemoryMax,
-weights that the kernel seals. The processor is emulated, so this takes minutes; the usual run
-repeats it only when something changed that it depends on.
+weights that the kernel seals, SELinux with a policy that is enforced all the time. The processor is
+emulated, so this takes minutes; the usual run repeats it only when something changed that it
+depends on.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ JOB = NamedJob(
     (
         "systemd", "tests/machine", "tools/virtual_machine.py",
         "edgekit/core/install_plan.py", "edgekit/operations/doctor.py",
+        "edgekit/operations/boot_check.py", "edgekit/system/generations.py",
+        "edgekit/system/selinux.py",
         "edgekit/operations/install.py", "edgekit/operations/installation.py",
         "edgekit/operations/media_write.py", "edgekit/operations/sealing.py",
         "edgekit/supervisor/weights.py",
@@ -45,6 +48,10 @@ PULL_AFTER_BYTES = 90 << 20
 """The stick is pulled when so much of it was read: the program, and half of a volume."""
 LATE = "2040-01-01T00:00:00"
 """systemd resets a clock that is more than 15 years ahead of the day on which it was built."""
+SERVICE_DOMAIN = "system_u:system_r:initrc_t:s0"
+"""Where Debian's policy puts a service that it has no module for."""
+DEBIANS_OWN = ("udev_t", "systemd_tmpfiles_t", "getty_t")
+"""Services of Debian to which its own policy refuses something at every boot."""
 
 PRELUDE = f"""
 unit=edgekit-engine@{MODEL}.service
@@ -64,11 +71,12 @@ pull_during() {{  # pull_during COMMAND ...: the stick goes when enough of it wa
     for attempt in $(seq 100); do [ -e /dev/disk/by-label/STICK ] && break; sleep 0.2; done
     note pulled-code.txt "$code"
 }}
+domain() {{ tr -d '\\0' < "/proc/$(systemctl show --property=MainPID --value "$1")/attr/current"; }}
 sectors() {{ set -- $(cat /sys/block/sda/stat); echo "$3"; }}
 until_checked() {{  # the check after a boot holds the lock that an upgrade needs
     for attempt in $(seq 600); do
         ended=$(systemctl show --property=ExecMainExitTimestampMonotonic --value \\
-            edgekit-boot-check.service)
+            edgekit-boot-check.service || true)  # refused until it has given labels again
         [ "${{ended:-0}}" -gt 0 ] && return
         sleep 0.5
     done
@@ -82,10 +90,11 @@ note clock.txt "$(date +%s)"
 note kernel.txt "$(uname -r)"
 note controllers.txt "$(cat /sys/fs/cgroup/cgroup.controllers)"
 note interfaces.txt "$(ls /sys/class/net)"
+note policy.txt "$(getenforce)"
 
 echo "== courier"
 mkfs.exfat -L STICK /dev/sda > /dev/null
-mount -t exfat /dev/sda /media/usb
+mount -t exfat -o context=system_u:object_r:dosfs_t:s0 /dev/sda /media/usb  # unknown to the policy
 for set in /given/*; do
     /given/demo-small-1.0.0/edgekit media write "$set" /media/usb > "/out/write-${set##*/}.txt" 2>&1
 done
@@ -139,12 +148,22 @@ weights=$(grep -o '"path": *"[^"]*"' $settings | head -n 1 | cut -d '"' -f 4)
 lsattr -l "$weights" > /out/lsattr.txt
 chmod u+w "$weights"
 if printf x >> "$weights"; then note write.txt written; else note write.txt refused; fi
+
+echo "== labels"
+for name in edgekit-auditd edgekit-gateway "${unit%.service}"; do domain $name; echo; done \
+    > /out/domains.txt
+restorecon -R /opt/edgekit &> /dev/null  # it takes what lies there for data; may not write to 9p
+systemctl daemon-reload  # until then systemd goes by the labels it has read
+/opt/edgekit/current/runtime/edgekit doctor > /out/doctor-labels.txt 2>&1 || true
+if systemctl restart edgekit-gateway; then note unlabelled.txt restarted
+else note unlabelled.txt refused; fi
 """
 
 SECOND_BOOT = PRELUDE + """
 echo "== year 2040"
 note clock-late.txt "$(date +%s)"
 until_checked
+systemctl restart edgekit-gateway
 ask > /out/answer-late.txt
 /opt/edgekit/current/runtime/edgekit status > /out/status-late.txt
 /opt/edgekit/current/runtime/edgekit audit verify --json > /out/audit-late.json
@@ -169,6 +188,7 @@ class Outcome:
 
     out: Path
     figures: dict[str, Any] = field(default_factory=dict)
+    denials: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def text(self, name: str) -> str:
         """A result file."""
@@ -205,8 +225,9 @@ def run_job(work: Path) -> Outcome:
         for name, clock, job in boots:
             text = f"FINGERPRINT={older.fingerprint}\n{job}"
             began = time.monotonic()
-            machine.boot(text, given=older.folder.parent, out=outcome.out, clock=clock,
+            run = machine.boot(text, given=older.folder.parent, out=outcome.out, clock=clock,
                          sticks=[stick], timeout_s=BOOT_TIMEOUT_S, on_line=follow)
+            outcome.denials[name] = run.denials
             outcome.figures[f"boot_{name}_s"] = round(time.monotonic() - began)
     return outcome
 
@@ -234,6 +255,7 @@ def check(outcome: Outcome) -> None:
     _check_memory(outcome)
     _check_weights(outcome)
     _check_stick(outcome)
+    _check_policy(outcome)
 
 
 def _check_machine(outcome: Outcome) -> None:
@@ -281,6 +303,23 @@ def _check_stick(outcome: Outcome) -> None:
     assert "No such file" in outcome.text("pulled-current.txt")
     assert outcome.text("pulled-units.txt") == ""
     assert outcome.json("upgraded.json")["generation"] != outcome.json("before.json")["generation"]
+
+
+def _check_policy(outcome: Outcome) -> None:
+    """All ran under an enforced policy, which refused edgekit nothing while labels were right.
+
+    The control is a host that was relabelled: then it refuses, and that is seen.
+    """
+    assert outcome.text("policy.txt") == "Enforcing"
+    assert set(outcome.text("domains.txt").split()) == {SERVICE_DOMAIN}
+    assert "have lost their SELinux labels" in outcome.text("doctor-labels.txt")
+    assert outcome.text("unlabelled.txt") == "refused"
+    denials = [line for lines in outcome.denials.values() for line in lines]
+    ours = [line for line in denials if not any(f":{name}:" in line for name in DEBIANS_OWN)]
+    control = [line for line in ours if "/edgekit-" in line and ":usr_t:" in line]
+    assert any("edgekit-gateway.service" in line for line in control)
+    assert ours == control
+    outcome.figures["denials_of_debian"] = len(denials) - len(ours)
 
 
 def scratch() -> tempfile.TemporaryDirectory[str]:

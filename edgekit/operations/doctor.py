@@ -139,8 +139,8 @@ def _units(layout: HostLayout) -> Iterator[Diagnosis]:
 
 
 def _with_its_failure(services: SystemdServices, unit: str, state: UnitState) -> UnitState:
-    """A unit that was restarted, with what it died of instead of `success`."""
-    if not state.restarts or state.result != "success":
+    """A unit that was restarted, or that a signal ended, with what systemd noted it died of."""
+    if state.result != "signal" and not (state.restarts and state.result == "success"):
         return state
     return replace(state, result=services.last_failure(unit) or state.result)
 

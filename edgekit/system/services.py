@@ -35,6 +35,7 @@ OUR_VOICES = tuple(
 )
 """How our daemons begin what they say; other lines are the engine's and systemd's."""
 _FAILED = re.compile(r": Failed with result '([a-z-]+)'\.")
+_OUT_OF_MEMORY = "killed by the OOM killer"
 TIMER_STAMP = "var/lib/systemd/timers/stamp-edgekit-scrub.timer"
 """When the scrub ran last, as systemd remembers it."""
 WANTS = "multi-user.target.wants"
@@ -223,7 +224,8 @@ class SystemdServices:
     def last_failure(self, unit: str) -> str:
         """The Result of a unit's last failure since the boot, as systemd noted it; "" for none.
 
-        The property says `success` again as soon as the unit is started anew.
+        The property says `success` again as soon as the unit is started anew, and `signal` where
+        systemd heard of a process's death before it heard what killed it.
         """
         log = run(
             ["journalctl", "--no-pager", "--boot", "-o", "cat", "-n", str(JOURNAL_LINES), "-u",
@@ -231,8 +233,9 @@ class SystemdServices:
             timeout_s=60,
             check=False,
         )  # fmt: skip
-        found = _FAILED.findall(log.text)
-        return found[-1] if found else ""
+        *earlier, result, after = ["", "", *_FAILED.split(log.text)][-3:]
+        told = "".join([*earlier, after])
+        return "oom-kill" if result and _OUT_OF_MEMORY in told else result
 
     def complaint(self, unit: str) -> str:
         """The last thing that our own daemon in a unit said, else the unit's last line."""

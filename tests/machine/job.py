@@ -283,7 +283,8 @@ def _check_memory(outcome: Outcome) -> None:
     assert enforced == shown // 4096 * 4096  # whole pages
     outcome.figures["engine_memory_max"] = enforced
     outcome.figures["engine_memory_peak"] = int(outcome.text("memory-peak.txt"))
-    assert outcome.text("result.txt") == "oom-kill"
+    # what systemd hears first, that a process died or what killed it; doctor knows in both cases
+    assert outcome.text("result.txt") in ("oom-kill", "signal")
     assert "needed more memory than planned" in outcome.text("doctor.txt")
 
 

@@ -11,7 +11,9 @@ import pytest
 from edgekit.core.host_layout import HostLayout
 from edgekit.operations.doctor import diagnose, diagnose_unit
 from edgekit.operations.support_bundle import write_support_bundle
-from edgekit.system.services import UnitState
+from edgekit.system import services
+from edgekit.system.process import Completed
+from edgekit.system.services import SystemdServices, UnitState
 
 ENGINE = "edgekit-engine@demo.service"
 
@@ -48,6 +50,38 @@ def test_a_unit_that_was_given_up_is_started_again_afterwards() -> None:
         f"edgekit install SET; then systemctl reset-failed {ENGINE}, "
         "systemctl start edgekit.target"
     )
+
+
+_START = f"Starting {ENGINE} - a model...\n"
+_OOM = f"{ENGINE}: A process of this unit has been killed by the OOM killer.\n"
+
+
+def _failed(result: str) -> str:
+    return f"{ENGINE}: Failed with result '{result}'.\nFailed to start {ENGINE}.\n"
+
+
+@pytest.mark.parametrize(
+    ("journal", "result"),
+    [
+        ("", ""),
+        (_START, ""),
+        (_START + _OOM, ""),
+        (_START + _failed("signal"), "signal"),
+        (_START + _OOM + _failed("oom-kill"), "oom-kill"),
+        (_START + _OOM + _failed("signal"), "oom-kill"),
+        (_START + _failed("signal") + _OOM, "oom-kill"),
+        (_OOM + _failed("oom-kill") + _START + _failed("watchdog"), "watchdog"),
+        (_failed("exit-code") + _START + _OOM + _failed("signal"), "oom-kill"),
+    ],
+)
+def test_what_killed_a_unit_is_known_in_whatever_order_systemd_heard_of_it(
+    monkeypatch: pytest.MonkeyPatch, journal: str, result: str
+) -> None:
+    def answer(argv: list[str], **_: object) -> Completed:
+        return Completed(tuple(argv), 0, journal.encode(), b"")
+
+    monkeypatch.setattr(services, "run", answer)
+    assert SystemdServices(HostLayout(Path("/"))).last_failure(ENGINE) == result
 
 
 def test_an_empty_host_is_told_what_to_do_first(tmp_path: Path) -> None:

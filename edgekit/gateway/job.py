@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -65,10 +65,21 @@ class Job:
     """How long an engine that is loaded on demand stays afterwards; None: as usual."""
     rendered: bool = False
     """Whether its prompt was made by a TEMPLATE; its conversation is in `body["prompt"]` then."""
+    messages: Sequence[Mapping[str, Any]] = ()
+    """The conversation that was rendered; else it is in `body`, if there is one."""
     truncate: bool = False
     """Whether texts that are too long to embed are cut instead of refused."""
     pictures: tuple[bytes, ...] = ()
     """Those in its messages, for the audit log's digests."""
+
+    @property
+    def last_user_text(self) -> bytes | None:
+        """The text of the last user message; None where there is none."""
+        for message in reversed(self.messages or self.body.get("messages") or ()):
+            if message.get("role") == "user":
+                text = text_of(message.get("content"))
+                return None if text is None else digest_input(text)
+        return None
 
 
 def find_model(appliance: Appliance, name: str) -> ServedModel:

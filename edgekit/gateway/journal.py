@@ -23,7 +23,7 @@ from typing import Any
 from edgekit.core.api_keys import ApiKey
 from edgekit.core.text_policy import TextMode
 from edgekit.errors import AuditUnavailableError
-from edgekit.gateway.job import Job, digest_input, text_of
+from edgekit.gateway.job import Job
 from edgekit.gateway.outcome import Outcome
 from edgekit.gateway.problems import ApiError
 from edgekit.gateway.texts import TextKeeper
@@ -88,7 +88,7 @@ class Journal:
             "engine": job.model.engine,
             "weights_digest": job.model.digest,
             "params": dict(job.params),
-            **self._digests(mode, prompt_hmac=job.prompt, text_hmac=last_user_text(job.body)),
+            **self._digests(mode, prompt_hmac=job.prompt, text_hmac=job.last_user_text),
             **self._pictures(mode, job),
             "text_mode": mode.label,
             "bytes_in": bytes_in,
@@ -212,12 +212,3 @@ class Journal:
             "src": caller.source,
             "generation": self._generation,
         }
-
-
-def last_user_text(body: Mapping[str, Any]) -> bytes | None:
-    """The text of the last user message in a request to the engine; None where there is none."""
-    for message in reversed(body.get("messages") or ()):
-        if message.get("role") == "user":
-            text = text_of(message.get("content"))
-            return None if text is None else digest_input(text)
-    return None

@@ -48,7 +48,8 @@ async def with_template(job: Job) -> Job:
         return job
     messages = _texts(job)
     prompt = await asyncio.to_thread(_render, template, messages, job.body)
-    return replace(job, body={**_text_fields(job.body), "prompt": prompt}, rendered=True)
+    body = {**_text_fields(job.body), "prompt": prompt}
+    return replace(job, body=body, rendered=True, messages=job.body["messages"])
 
 
 def _render(template: Template, messages: list[Message], body: Mapping[str, Any]) -> str:

@@ -341,11 +341,12 @@ def test_an_engine_that_gives_no_tokens_is_not_asked_for_more(
         assert site.wait_for_record("response")["status"] == status
 
 
-def test_the_audit_log_has_the_digest_of_what_the_client_sent(fake_site: Site) -> None:
+def test_the_audit_log_has_the_digests_of_what_the_client_sent(fake_site: Site) -> None:
     digests = []
     for model in ("demo", "listed"):
         fake_site.post("/v1/chat/completions", {"model": model, "messages": SAID, "max_tokens": 1})
-        digests.append(fake_site.wait_for_record("request")["prompt_hmac"])
+        record = fake_site.wait_for_record("request")
+        digests.append((record["prompt_hmac"], record["text_hmac"]))
     assert digests[0] == digests[1]
 
 

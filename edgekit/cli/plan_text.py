@@ -116,9 +116,12 @@ def render_comparison(table: dict[str, Any]) -> str:
             lines.append("  has reported nothing: not started yet, or an engine that does not")
             continue
         lines.append(f"  {'memory':<12}{'planned':>12}{'taken':>12}")
-        lines += [
-            f"  {term['name']:<12}{format_bytes(term['planned']):>12}"
-            f"{format_bytes(term['found']):>12}{'   DIFFERS' if term['large'] else ''}"
-            for term in engine["terms"]
-        ]
+        for term in engine["terms"]:
+            planned, found = (_amount(term[side], term["unit"]) for side in ("planned", "found"))
+            differs = "   DIFFERS" if term["large"] else ""
+            lines.append(f"  {term['name']:<12}{planned:>12}{found:>12}{differs}")
     return "\n".join(lines)
+
+
+def _amount(size: int, unit: str) -> str:
+    return format_bytes(size) if unit == "bytes" else f"{size:,}"

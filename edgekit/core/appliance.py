@@ -96,8 +96,8 @@ class EngineSettings:
     """How the supervisor starts one engine. `start_timeout_s` bounds load plus first answer.
 
     `task` is what it makes: text (`chat`), vectors (`embedding`) or scores (`rerank`). `planned`
-    are bytes by memory term that the engine itself reports after its start, `placement` is where
-    its weights must lie.
+    are bytes by memory term that the engine itself reports after its start (tokens for the term of
+    that name), `placement` is where its weights must lie.
     """
 
     name: str

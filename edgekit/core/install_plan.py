@@ -24,13 +24,13 @@ from edgekit.core.cpu_levels import HELPER, fitting_levels
 from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.engine_unit import unit_values
+from edgekit.core.environment import PlannedEnvironment, plan_environment
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.infill import InfillTokens
 from edgekit.core.launch import CONTAINER_USER, OWN_POOLING, RANKING, Start, plan_launch
-from edgekit.core.names import RelPath
-from edgekit.core.planning.engine_report import need_terms
+from edgekit.core.planning.engine_report import need_terms, vllm_terms
 from edgekit.core.planning.explain import selection_table
-from edgekit.core.planning.values import CPU, MIB, Selection
+from edgekit.core.planning.values import CPU, MIB, Candidate, Selection
 from edgekit.core.preflight import Check, checks_table
 from edgekit.core.release import CarriedImage, Entry, Manifest
 from edgekit.core.trust import ReleaseStatement
@@ -49,14 +49,6 @@ START_TIMEOUT_S = {"llama.cpp": 300, "vllm": 900}
 MEMORY_MARGIN_PERCENT = 25
 WHEEL_GROWTH = 5
 """Installed size of wheels by their own, rounded up: 4.1 for vLLM's (docs/reference/vllm.md)."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedEnvironment:
-    """A wheelhouse that becomes an environment inside its pack: wheels by file name and blob."""
-
-    prefix: RelPath
-    wheels: tuple[tuple[str, Digest], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +166,15 @@ def plan_environments(
     """One for each chosen pack that comes as wheels."""
     packs = {chosen.pack.prefix: chosen.pack for chosen in selections}
     found = [
-        PlannedEnvironment(
-            pack.prefix,
-            tuple((e.path.parts[-1], e.digest) for e in pack_wheels(manifest, pack)),
-        )
+        plan_environment(pack.prefix, _pack_tree(manifest, pack), pack_wheels(manifest, pack))
         for _, pack in sorted(packs.items())
     ]
     return tuple(environment for environment in found if environment.wheels)
+
+
+def _pack_tree(manifest: Manifest, pack: EnginePack) -> list[Entry]:
+    prefix = f"{pack.prefix}/"
+    return [e for e in manifest.entries if e.role == "engine" and str(e.path).startswith(prefix)]
 
 
 def _chosen_weights(manifest: Manifest, selections: tuple[Selection, ...]) -> list[Entry]:
@@ -339,7 +333,7 @@ def engine_settings(
             for prompt, answer in adapter.canaries
         ),
         task=task,
-        planned=tuple(sorted(need_terms(chosen.need).items())) if chosen.need else (),
+        planned=tuple(sorted(_reported(pack, chosen).items())),
         placement=chosen.serving.placement,
         min_tokens_per_second=dict(model.min_tokens_per_second).get(chosen.serving.placement, 0),
         claims=_claims(selection),
@@ -348,6 +342,16 @@ def engine_settings(
         helper=str(folder / str(pack.prefix) / HELPER) if levels else "",
         owner=CONTAINER_USER if pack.image else 0,
     )
+
+
+def _reported(pack: EnginePack, chosen: Candidate) -> dict[str, int]:
+    """What was planned and the engine will say something about."""
+    serving = chosen.serving
+    terms = need_terms(chosen.need) if chosen.need else {}
+    if pack.kind == "vllm" and chosen.need:
+        ranks = serving.tensor_parallel * serving.pipeline_parallel
+        terms |= vllm_terms(chosen.need, serving.kv_cache_tokens, ranks)
+    return terms
 
 
 def _levels(manifest: Manifest, pack: EnginePack, cpu_flags: tuple[str, ...]) -> list[str]:

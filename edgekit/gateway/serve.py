@@ -21,7 +21,14 @@ from typing import Any
 
 from edgekit.errors import AuditUnavailableError, EngineError, EngineNotReadyError
 from edgekit.gateway.admission import Admission
-from edgekit.gateway.dialects import for_vllm, from_vllm, speaks_vllm
+from edgekit.gateway.dialects import (
+    OUT_OF_RANGE,
+    TOO_LONG_TYPE,
+    for_vllm,
+    from_vllm,
+    refusal_from_vllm,
+    speaks_vllm,
+)
 from edgekit.gateway.engine_client import EngineClient, EngineConnection, EngineResponse
 from edgekit.gateway.http import (
     JSON,
@@ -52,7 +59,6 @@ TOO_LONG = "context_length_exceeded"
 _TOO_LARGE = re.compile(r"input \((\d+) tokens\) is .*?size:? \(?(\d+)")
 """llama.cpp's refusal of a text to embed that does not fit."""
 _DECODER = json.JSONDecoder()  # `json.loads` looks at every payload for its encoding
-_OUT_OF_RANGE = "_M_range_check"  # its answer to a token id beyond the vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +239,10 @@ class Generation:
         response = await self._engine.client.request("POST", target, encode(fields), connection)
         try:
             if response.status != 200:
-                raise engine_problem(response.status, await response.read())
+                refusal = await response.read()
+                if is_vllm:
+                    refusal = refusal_from_vllm(self._job, refusal)
+                raise engine_problem(response.status, refusal)
             if self._job.stream:
                 await self._translate(response, number)
                 return {}, ""
@@ -344,11 +353,11 @@ def engine_problem(status: int, body: bytes) -> ApiError:
         kind = details.get("type", "")
     except (ValueError, KeyError, TypeError, AttributeError):
         details, kind = {}, ""
-    if kind == "exceed_context_size_error":
+    if kind == TOO_LONG_TYPE:
         return _too_long(details.get("n_prompt_tokens"), details.get("n_ctx"), "messages")
     if too_large := _TOO_LARGE.match(str(details.get("message", ""))):
         return _too_long(too_large[1], too_large[2], "input")
-    if _OUT_OF_RANGE in str(details.get("message", "")):
+    if OUT_OF_RANGE in str(details.get("message", "")):
         return ApiError(400, "invalid_value", "tokens: a number is no token's", param="tokens")
     if status == 503:
         return engine_unavailable()

@@ -13,7 +13,7 @@ from edgekit.system.engine_report import read_report
 
 
 def compare_installed(layout: HostLayout) -> dict[str, Any]:
-    """Planned and found bytes of every term (`edgekit.comparison/1`).
+    """Planned and found bytes, or tokens, of every term (`edgekit.comparison/1`).
 
     Engines that have not reported have an empty list. Raises NotInstalledError.
     """
@@ -27,7 +27,10 @@ def compare_installed(layout: HostLayout) -> dict[str, Any]:
                 "engine": engine.name,
                 "placement": engine.placement,
                 "terms": [
-                    {"name": t.name, "planned": t.planned, "found": t.found, "large": t.is_large}
+                    {
+                        "name": t.name, "unit": t.unit, "planned": t.planned, "found": t.found,
+                        "large": t.is_large,
+                    }
                     for t in terms
                 ],
             }

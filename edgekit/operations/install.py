@@ -154,8 +154,7 @@ def install(options: InstallOptions, listener: Listener) -> Receipt:
             decided = _look(options, verified, intact, failed).require()
             unfinished = close_unfinished(layout)
             previous = _committed_previous(unfinished, decided)
-            whole = not decided.missing and is_committed(layout, decided.generation)
-            if decided.previous == decided.generation and whole:
+            if decided.previous == decided.generation and _is_whole(decided):
                 return _finish(verified, decided, unfinished)
             reason = options.insecure_downgrade if verified.below_floor else None
             run = Installation(verified, decided, previous, listener, break_glass=reason)
@@ -264,6 +263,16 @@ def _look(
 
 def _dotted(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
+
+
+def _is_whole(decided: InstallPlan) -> bool:
+    """Whether the release is installed, and everything that was made for it is as it was."""
+    layout, generation = decided.layout, decided.generation
+    return (
+        not decided.missing
+        and is_committed(layout, generation)
+        and not generations.damaged_environments(layout, generation, decided.tree)
+    )
 
 
 def _committed_previous(unfinished: Unfinished | None, decided: InstallPlan) -> str | None:

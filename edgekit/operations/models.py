@@ -9,6 +9,7 @@ from edgekit.core.appliance import Appliance, ServedModel
 from edgekit.core.derived import with_derived
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.modelfile import render_modelfile
+from edgekit.core.planning.engine_report import TOKENS
 from edgekit.errors import ModelNotFoundError
 from edgekit.operations.host_records import (
     load_appliance,
@@ -44,7 +45,7 @@ def show_model(layout: HostLayout, name: str) -> dict[str, Any]:
         "created": model.created,
         "modelfile": render_modelfile(model.defaults) if model.defaults else "",
         "adapters": [asdict(adapter) for adapter in model.adapters],
-        "memory_plan": dict(engine.planned),
+        "memory_plan": {name: size for name, size in engine.planned if name != TOKENS},
         "placement": engine.placement,
         "known_questions": len(engine.canaries),
         "weights": [asdict(weights) for weights in engine.weights],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit.core.digest import Digest
@@ -28,6 +28,7 @@ from edgekit.operations.host_records import (
 )
 from edgekit.system.clock import wall_clock
 from edgekit.system.files import durable_write, exclusive_lock, read_bounded
+from edgekit.system.generations import damaged_environments
 from edgekit.system.volumes import hash_file
 
 TASK = "scrub"
@@ -55,9 +56,13 @@ def scrub(layout: HostLayout, listener: Listener) -> ScrubReport:
     with exclusive_lock(layout.lock, "this host"):
         current = require_generation(layout)
         previous = previous_generation(layout, current)
-        kept = [name for name in (current, previous, *sorted(load_pins(layout))) if name]
-        wanted = dict(pair for name in dict.fromkeys(kept) for pair in _files(layout, name))
+        kept = dict.fromkeys(
+            name for name in (current, previous, *sorted(load_pins(layout))) if name
+        )
+        wanted = dict(pair for name in kept for pair in _files(layout, name))
         report = _read_all(wanted, listener)
+        bad = [str(path) for name in kept for path in _damaged(layout, name)]
+        report = replace(report, bad=(*report.bad, *bad)[:MAX_NAMED])
         durable_write(_path(layout), pretty_json(_table(report)))
         record = {
             "type": "scrub",
@@ -95,15 +100,23 @@ def load_scrub_report(layout: HostLayout) -> ScrubReport | None:
 def _files(layout: HostLayout, generation: str) -> Iterator[tuple[Path, Digest]]:
     """Every file of a generation and every blob it names, with what it must hash to."""
     folder = layout.generation(generation)
-    manifest: Manifest = parse_manifest(
-        read_bounded(folder / "manifest.json", MAX_MANIFEST_BYTES, "manifest.json")
-    )
-    for entry in manifest.entries:
+    for entry in _manifest(layout, generation).entries:
         blob = layout.blob(entry.digest)
         if entry.role in TREE_ROLES:
             yield folder / str(entry.path), entry.digest
         elif blob.exists():  # variants that were not chosen are not on this host
             yield blob, entry.digest
+
+
+def _damaged(layout: HostLayout, generation: str) -> tuple[Path, ...]:
+    """Engines whose installed wheels are not what was installed: no manifest names those files."""
+    tree = [e for e in _manifest(layout, generation).entries if e.role in TREE_ROLES]
+    return damaged_environments(layout, generation, tree)
+
+
+def _manifest(layout: HostLayout, generation: str) -> Manifest:
+    path = layout.generation(generation) / "manifest.json"
+    return parse_manifest(read_bounded(path, MAX_MANIFEST_BYTES, "manifest.json"))
 
 
 def _read_all(wanted: dict[Path, Digest], listener: Listener) -> ScrubReport:

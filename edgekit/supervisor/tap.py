@@ -65,7 +65,7 @@ def check_report(settings: EngineSettings, buffers: tuple[Buffer, ...]) -> list[
 
     Returns a warning for each large difference. Raises EngineError when the weights do not lie on
     the device that was planned, or when llama.cpp does not say that they do: it falls back in
-    silence. Other engines report nothing, and fail instead.
+    silence. vLLM fails instead.
     """
     if not buffers:
         if settings.kind == LLAMA_CPP and settings.placement != CPU:
@@ -78,7 +78,7 @@ def check_report(settings: EngineSettings, buffers: tuple[Buffer, ...]) -> list[
     if problem is not None:
         raise EngineError(problem, found=buffers[0].device, needed=settings.placement)
     return [
-        f"{d.name}: planned {d.planned} bytes, the engine took {d.found} ({d.percent:+.1f} %)"
+        f"{d.name}: planned {d.planned} {d.unit}, the engine took {d.found} ({d.percent:+.1f} %)"
         for d in compare(dict(settings.planned), buffers)
         if d.is_large
     ]

@@ -40,7 +40,7 @@ def read_report(socket: Path) -> tuple[Buffer, ...]:
     for item in fields.items("buffers", max_items=256):
         found.append(
             Buffer(
-                item.text("kind"), item.text("device"), item.integer("bytes", low=0, high=1 << 50)
+                item.text("kind"), item.text("device"), item.integer("size", low=0, high=1 << 50)
             )
         )
         item.finish()

@@ -6,16 +6,22 @@ What is installed is a function of these bytes; no index, cache or setting of th
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from edgekit.errors import HostError, InstallError
+from edgekit.core.digest import Digest, new_hasher
+from edgekit.errors import EdgekitError, HostError, InstallError
 from edgekit.system.files import remove_tree, translate_os_error
 from edgekit.system.process import run
+from edgekit.system.volumes import hash_file
 
 INSTALL_TIMEOUT_S = 1800.0
 COMPILE_TIMEOUT_S = 1800.0
+_CANNOT_LINK = (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP, errno.ENOENT)
+"""Why files cannot have a second name here, or are gone."""
 
 
 def install_wheels(pack: Path, wheels: Mapping[str, Path], *, compiled: bool = True) -> None:
@@ -59,6 +65,63 @@ def install_wheels(pack: Path, wheels: Mapping[str, Path], *, compiled: bool = T
         ) from error
     finally:
         remove_tree(work)
+
+
+def added_digest(pack: Path, before: frozenset[str]) -> Digest:
+    """One digest of all files below `pack` but those named in `before`: names, bytes, who may run.
+
+    Raises HostError.
+    """
+    added = sorted(all_files(pack) - before)
+
+    def line(name: str) -> bytes:
+        path = pack / name
+        digest, _ = hash_file(path, "sha256")  # the fastest; nobody is to be convinced by it
+        return f"{digest.value} {path.stat().st_mode & 0o111:03o} {name}\0".encode()
+
+    hasher = new_hasher("sha384")
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        try:
+            for part in threads.map(line, added):
+                hasher.update(part)
+        except OSError as error:
+            raise translate_os_error(error, "reading an environment") from error
+    return Digest("sha384", hasher.hexdigest())
+
+
+def share_environment(source: Path, pack: Path, installed: Digest) -> bool:
+    """Link into `pack` what was once installed into `source`, the same pack of another release.
+
+    True when it is there, and is byte by byte what `installed` says. False, and `pack` is as it
+    was, when it is something else, or cannot be linked. Raises HostError.
+    """
+    before = all_files(pack)
+    linked: list[Path] = []
+    try:
+        for name in sorted(all_files(source) - before):
+            path = pack / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(source / name, path, follow_symlinks=False)
+            linked.append(path)
+        if added_digest(pack, before) == installed:
+            return True
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise translate_os_error(error, "linking an environment") from error
+    except EdgekitError:
+        pass  # it cannot be read: it is made again
+    for path in linked:
+        path.unlink()
+    return False
+
+
+def all_files(folder: Path) -> frozenset[str]:
+    """Names of all files below a folder, as seen from it."""
+    return frozenset(
+        os.path.relpath(os.path.join(directory, name), folder)  # noqa: PTH118 - 60,000 of them
+        for directory, _, names in os.walk(folder)
+        for name in names
+    )
 
 
 def _interpreter(pack: Path) -> Path:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from edgekit.core import environment
 from edgekit.core.appliance import encode_appliance
+from edgekit.core.digest import Digest
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.install_plan import InstallPlan
+from edgekit.core.release import Entry
 from edgekit.errors import EdgekitError
-from edgekit.system.environments import install_wheels
+from edgekit.system.environments import (
+    added_digest,
+    all_files,
+    install_wheels,
+    share_environment,
+)
 from edgekit.system.files import (
     durable_write,
     ensure_directory,
     fsync_directory,
     fsync_tree,
     link_or_copy,
+    read_bounded,
     remove_tree,
     replace_files,
     switch_link,
@@ -59,9 +68,9 @@ def build_generation(plan: InstallPlan, documents: dict[str, bytes]) -> None:
             link_or_copy(
                 plan.layout.blob(entry.digest), path, mode=0o555 if entry.executable else None
             )
-        for environment in plan.environments:
-            wheels = {name: plan.layout.blob(digest) for name, digest in environment.wheels}
-            install_wheels(partial / str(environment.prefix), wheels)
+        made = [_make_environment(plan, planned, partial) for planned in plan.environments]
+        if made:
+            documents = {**documents, environment.FILE: environment.encode_environments(made)}
         _write_documents(partial, plan, documents)
         _label(partial)
         fsync_tree(partial)
@@ -77,6 +86,58 @@ def build_generation(plan: InstallPlan, documents: dict[str, bytes]) -> None:
     except EdgekitError:
         remove_tree(partial)
         raise
+
+
+def _make_environment(
+    plan: InstallPlan, planned: environment.PlannedEnvironment, partial: Path
+) -> environment.MadeEnvironment:
+    """Link what another release made of the same files, or make it.
+
+    A release that is built again makes its own: what it has may be what is to be repaired.
+    """
+    layout, pack = plan.layout, partial / str(planned.prefix)
+    for name in installed(layout):
+        for one in _made(layout, name) if name != plan.generation else ():
+            if (one.prefix, one.made_of) != (str(planned.prefix), str(planned.made_of)):
+                continue
+            source = layout.generation(name) / one.prefix
+            if share_environment(source, pack, Digest.parse(one.installed)):
+                return one
+    before = all_files(pack)
+    install_wheels(pack, {name: layout.blob(digest) for name, digest in planned.wheels})
+    return environment.MadeEnvironment(
+        str(planned.prefix), str(planned.made_of), str(added_digest(pack, before))
+    )
+
+
+def damaged_environments(
+    layout: HostLayout, generation: str, tree: Iterable[Entry]
+) -> tuple[Path, ...]:
+    """Packs of a release, with these files, in which not all is as it was installed."""
+    names = [str(entry.path) for entry in tree]
+    found = []
+    for one in _made(layout, generation):
+        prefix = f"{one.prefix}/"
+        carried = frozenset(n.removeprefix(prefix) for n in names if n.startswith(prefix))
+        pack = layout.generation(generation) / one.prefix
+        try:
+            whole = added_digest(pack, carried) == Digest.parse(one.installed)
+        except EdgekitError:
+            whole = False
+        if not whole:
+            found.append(pack)
+    return tuple(found)
+
+
+def _made(layout: HostLayout, generation: str) -> tuple[environment.MadeEnvironment, ...]:
+    """What a release says it made; nothing when it says nothing that can be understood."""
+    path = layout.generation(generation) / environment.FILE
+    try:
+        return environment.parse_environments(
+            read_bounded(path, environment.MAX_BYTES, environment.FILE)
+        )
+    except EdgekitError:
+        return ()
 
 
 def _write_documents(folder: Path, plan: InstallPlan, documents: dict[str, bytes]) -> None:

@@ -53,7 +53,7 @@ class Measured:
     peak: int
 
     def found(self, kind: str) -> int:
-        return sum(buffer.bytes for buffer in self.buffers if buffer.kind == kind)
+        return sum(buffer.size for buffer in self.buffers if buffer.kind == kind)
 
 
 class _UnixHttp(http.client.HTTPConnection):

@@ -37,11 +37,16 @@ def test_everything_is_shown_when_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_comparison_marks_what_differs() -> None:
-    terms = [{"name": "kv cache", "planned": 1 << 20, "found": 2 << 20, "large": True},
-             {"name": "compute", "planned": 5, "found": 5, "large": False}]
+    unit = {"unit": "bytes"}
+    terms = [{"name": "kv cache", "planned": 1 << 20, "found": 2 << 20, "large": True, **unit},
+             {"name": "compute", "planned": 5, "found": 5, "large": False, **unit}]
     table = {"generation": "g", "engines": [
         {"engine": "m", "placement": "cpu", "terms": terms},
+        {"engine": "v", "placement": "cpu", "terms": [
+            {"name": "cache tokens", "planned": 2176, "found": 8, "large": True,
+             "unit": "tokens"}]},
         {"engine": "n", "placement": "gpu", "terms": []}]}
     lines = render_comparison(table).splitlines()
     assert [line.endswith("DIFFERS") for line in lines[4:6]] == [True, False]
+    assert lines[9].split() == ["cache", "tokens", "2,176", "8", "DIFFERS"]
     assert "has reported nothing" in lines[-1]

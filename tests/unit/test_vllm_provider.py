@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from edgekit.core.units import render_unit
 from edgekit.engines.carried_python import carried_python, extra_glibc, python_program
 from edgekit.engines.vllm_wheel import carried_wheels, check_versions, left_out
 from edgekit.errors import EngineError, InstallError, RefusedContentError, WeightsError
-from edgekit.gateway.dialects import for_vllm, from_vllm, speaks_vllm
+from edgekit.gateway.dialects import for_vllm, from_vllm, refusal_from_vllm, speaks_vllm
 from edgekit.gateway.job import (
     CHAT_TARGET,
     COUNT_TARGET,
@@ -32,6 +33,7 @@ from edgekit.gateway.job import (
     TOKENIZE_TARGET,
     Job,
 )
+from edgekit.gateway.serve import engine_problem
 from edgekit.system.environments import install_wheels
 from edgekit.system.resources import read_unit_templates
 from tests.support.wheel_maker import WheelMaker
@@ -257,6 +259,12 @@ def test_a_limit_that_is_the_whole_context_is_left_to_vllm() -> None:
     assert for_vllm(some, some.body)[1]["max_tokens"] == 5
 
 
+def test_a_model_that_was_made_from_another_is_asked_by_the_others_name() -> None:
+    asked = job(CHAT_TARGET, messages=[])
+    made = replace(asked, model=replace(asked.model, name="made"))
+    assert for_vllm(made, made.body)[1]["model"] == "demo"
+
+
 def test_calls_about_tokens_are_translated_both_ways() -> None:
     ask = job(TOKENIZE_TARGET, content="a b", add_special=True, parse_special=False)
     target, body = for_vllm(ask, ask.body)
@@ -272,3 +280,40 @@ def test_calls_about_tokens_are_translated_both_ways() -> None:
     assert from_vllm(count, {"count": 7}) == {"input_tokens": 7}
     with pytest.raises(EngineError, match="unknown shape"):
         from_vllm(count, {"tokens": []})
+
+
+MAXIMUM = "This model's maximum context length is 1024 tokens. However, your prompt contains "
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "text"),
+    [
+        (MAXIMUM + "15037 characters (more than 14336 characters, which is the upper bound for "
+         "1024 input tokens). Please reduce the length of the input prompt. "
+         "(parameter=input_text, value=15037)",
+         "context_length_exceeded", "prompt is too long: at least 1025 tokens > 1024 maximum"),
+        (MAXIMUM + "at least 1025 input tokens, which exceeds this limit even without any output "
+         "tokens.",
+         "context_length_exceeded", "prompt is too long: at least 1025 tokens > 1024 maximum"),
+        (MAXIMUM + "2000 input tokens, which exceeds this limit",
+         "context_length_exceeded", "prompt is too long: 2000 tokens > 1024 maximum"),
+        ("Input length (1025) exceeds model's maximum context length (1024).",
+         "context_length_exceeded", "prompt is too long: 1025 tokens > 1024 maximum"),
+        ("max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)",
+         "context_length_exceeded", "prompt is too long: 1024 tokens > 1024 maximum"),
+        ("Token id 99999999 is out of vocabulary", "invalid_value",
+         "tokens: a number is no token's"),
+        ("a person wrote: " + MAXIMUM + "5 input tokens", "engine_refused",
+         "the engine cannot serve this request as asked"),
+    ],
+)
+def test_vllms_refusals_are_said_as_llama_cpps(message: str, code: str, text: str) -> None:
+    body = {"error": {"message": message, "type": "BadRequestError", "param": None, "code": 400}}
+    said = refusal_from_vllm(job(CHAT_TARGET, messages=[]), json.dumps(body).encode())
+    problem = engine_problem(400, said)
+    assert (problem.status, problem.code, problem.message) == (400, code, text)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"error":5}', b'{"error":{}}'])
+def test_a_refusal_of_no_known_shape_stays_what_it_is(body: bytes) -> None:
+    assert refusal_from_vllm(job(CHAT_TARGET, messages=[]), body) == body

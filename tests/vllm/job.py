@@ -7,6 +7,7 @@ it takes minutes, so the usual run repeats it only when something changed that i
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -28,8 +29,10 @@ JOB = NamedJob(
     (
         "bundles/demo-vllm.toml", "models/demo/weights", "systemd/edgekit-engine.service.in",
         "edgekit/core/config_shape.py", "edgekit/core/engine_pack.py",
-        "edgekit/core/engine_unit.py", "edgekit/core/install_plan.py", "edgekit/core/launch.py",
-        "edgekit/core/planning/vllm_memory.py", "edgekit/core/planning/weigh_vllm.py",
+        "edgekit/core/engine_unit.py", "edgekit/core/environment.py",
+        "edgekit/core/install_plan.py", "edgekit/core/launch.py",
+        "edgekit/core/planning/engine_report.py", "edgekit/core/planning/vllm_memory.py",
+        "edgekit/core/planning/weigh_vllm.py",
         "edgekit/engines/carried_python.py", "edgekit/engines/launchers/vllm_wheel.py",
         "edgekit/engines/vllm_wheel.py", "edgekit/gateway/dialects.py",
         "edgekit/operations/packs.py", "edgekit/operations/rehearse.py", "edgekit/supervisor",
@@ -38,10 +41,13 @@ JOB = NamedJob(
     ),
 )
 BOOT_TIMEOUT_S = 1500.0
+CONTEXT = 1024
+EDGE = range(1014, 1030)
+"""Words, each a token or two: prompts that fit, one that leaves no room for an answer, longer."""
 UNIT = f"edgekit-engine@{MODEL}.service"
 
 GUEST = f"""
-cd /media/stick
+cd /media/stick/demo-vllm-1.0.0
 ! command -v python3
 ./edgekit trust import trust/1.root.json --insecure-developer-root --fingerprint "$FINGERPRINT"
 ./edgekit install . --json > /out/receipt.json
@@ -67,6 +73,36 @@ post /v1/chat/completions '{{"model":"{MODEL}","temperature":0,"stream":true,
 post /api/chat '{{"model":"{MODEL}","stream":false,"options":{{"temperature":0}},
  "messages":[{{"role":"user","content":"{QUESTION}"}}]}}' > /out/ollama.txt
 post /tokenize '{{"model":"{MODEL}","prompt":"{QUESTION}"}}' > /out/tokenize.txt
+long=$(printf 'word %.0s' $(seq 3000))
+many=$(printf 'word %.0s' $(seq 1100))
+message='"messages":[{{"role":"user","content":"'$long'"}}]'
+post /v1/chat/completions '{{"model":"{MODEL}",'"$message"'}}' > /out/long-chat.txt
+post /v1/chat/completions '{{"model":"{MODEL}","stream":true,'"$message"'}}' > /out/long-stream.txt
+post /v1/completions '{{"model":"{MODEL}","prompt":"'"$long"'"}}' > /out/long-text.txt
+post /v1/completions '{{"model":"{MODEL}","prompt":"'"$many"'"}}' > /out/long-tokens.txt
+post /api/chat '{{"model":"{MODEL}",'"$message"'}}' > /out/long-ollama.txt
+post /api/generate '{{"model":"{MODEL}","prompt":"'"$many"'"}}' > /out/long-generate.txt
+post /v1/messages '{{"model":"{MODEL}","max_tokens":5,'"$message"'}}' > /out/long-anthropic.txt
+post /v1/responses '{{"model":"{MODEL}","input":"'"$many"'"}}' > /out/long-responses.txt
+for number in {' '.join(map(str, EDGE))}; do
+    text=$(printf 'word %.0s' $(seq $number))
+    post /v1/completions '{{"model":"{MODEL}","max_tokens":1,"prompt":"'"$text"'"}}' \
+        > /out/edge-$number.txt
+done
+printf 'FROM {MODEL}\nPARAMETER temperature 0\n' > /run/Modelfile
+$edgekit model create made -f /run/Modelfile
+post /api/chat '{{"model":"made","stream":false,
+ "messages":[{{"role":"user","content":"{QUESTION}"}}]}}' > /out/made.txt
+$edgekit plan --compare > /out/compared.txt
+$edgekit plan --compare --json > /out/compared.json
+
+./../demo-vllm-1.1.0/edgekit install ../demo-vllm-1.1.0 --json > /out/receipt-again.json
+readlink /opt/edgekit/current > /out/current.txt
+edgekit=/opt/edgekit/current/runtime/edgekit
+$edgekit run {MODEL} "{QUESTION}" > /out/answer-again.txt
+du -sm /opt/edgekit/generations | cut -f 1 > /out/both-mib.txt
+find /opt/edgekit/generations -name libtorch_cpu.so -links 2 > /out/linked.txt
+$edgekit scrub --json > /out/scrub.json
 $edgekit audit verify --json > /out/audit.json
 
 systemctl stop {UNIT}
@@ -97,6 +133,8 @@ def run_job(work: Path) -> Outcome:
     started = time.monotonic()
     table = _bundle(work)
     bundled = time.monotonic()
+    _bundle(work, ('version = "1.0.0"', 'version = "1.1.0"'), ("sequence = 1", "sequence = 2"))
+    bundled_again = time.monotonic()
     out, cases = work / "out", work / "kv"
     out.mkdir()
     for case in CASES:
@@ -105,17 +143,23 @@ def run_job(work: Path) -> Outcome:
     rootfs = build_rootfs(default_cache_dir(), report=print)
     with SealedHost(rootfs, work / "hosts", "vllm") as host:
         result = host.boot(
-            f"FINGERPRINT={table['fingerprint']}\n{GUEST}", stick=Path(table["directory"]), out=out,
+            f"FINGERPRINT={table['fingerprint']}\n{GUEST}", stick=work / "sets", out=out,
             extra_binds=[Bind(cases, "/run/kv")], timeout_s=BOOT_TIMEOUT_S, on_line=print,
         )
     assert result.ok, result.describe()
-    receipt = json.loads((out / "receipt.json").read_text("utf-8"))
+    receipt, again = (
+        json.loads((out / name).read_text("utf-8"))
+        for name in ("receipt.json", "receipt-again.json")
+    )
     figures = {
         "set_mib": table["total_bytes"] >> 20,
         "bundle_s": round(bundled - started, 1),
+        "bundle_again_s": round(bundled_again - bundled, 1),
         "install_s": receipt["seconds"],
+        "upgrade_s": again["seconds"],
         "total_s": round(time.monotonic() - started, 1),
         "installed_mib": int((out / "installed-mib.txt").read_text("ascii")),
+        "both_releases_mib": int((out / "both-mib.txt").read_text("ascii")),
     }
     return Outcome(out, figures)
 
@@ -136,9 +180,59 @@ def check(outcome: Outcome) -> None:
     score = float(outcome.text("score.txt").split(":")[1].split()[0])
     assert score <= 1.2, f"the unit's exposure is {score}"
     assert no_routes(outcome.text("snmp.txt")) == 0, "vLLM tried to reach out"
-    found = {name: (blocks, tokens)
-             for name, blocks, tokens in map(json.loads, outcome.text("blocks.jsonl").splitlines())}
-    assert found == {case.name: (case.planned, 128) for case in CASES}
+    found = {name: tuple(numbers)
+             for name, *numbers in map(json.loads, outcome.text("blocks.jsonl").splitlines())}
+    assert found == {case.name: (case.planned, 128, case.counted) for case in CASES}
+    check_memory(outcome)
+    check_too_long(outcome)
+    check_upgrade(outcome)
+    assert json.dumps(ANSWER)[1:-1] in outcome.text("made.txt")
+
+
+def check_upgrade(outcome: Outcome) -> None:
+    """The next release has the same environment without writing it again, and answers from it."""
+    assert "-1.1.0-" in outcome.text("current.txt")
+    assert outcome.text("answer-again.txt") == ANSWER
+    assert len(outcome.text("linked.txt").splitlines()) == 2
+    one, both = (outcome.figures[name] for name in ("installed_mib", "both_releases_mib"))
+    assert both < one * 5 // 4, (one, both)
+    assert json.loads(outcome.text("scrub.json"))["bad"] == []
+
+
+def check_memory(outcome: Outcome) -> None:
+    """The engine's own report is what was planned, and `plan --compare` shows it."""
+    (engine,) = json.loads(outcome.text("compared.json"))["engines"]
+    (term,) = engine["terms"]
+    assert (term["name"], term["unit"], term["large"]) == ("cache tokens", "tokens", False)
+    assert term["found"] == term["planned"] >= 2 * CONTEXT
+    assert re.search(rf"cache tokens +{term['planned']:,} +{term['found']:,}$",
+                     outcome.text("compared.txt"), re.MULTILINE)
+    assert "edgekit-supervisor: WARNING" not in outcome.text("journal.txt")
+
+
+def check_too_long(outcome: Outcome) -> None:
+    """Every surface says by name that a prompt is too long, also one that fits but for its answer.
+    """
+    refused = re.compile(rf"prompt is too long: (at least )?\d+ tokens > {CONTEXT} maximum")
+    for name in ("long-chat", "long-stream", "long-text", "long-tokens", "long-ollama",
+                 "long-generate", "long-anthropic", "long-responses"):
+        status, body = answer_of(outcome.text(f"{name}.txt"))
+        assert status == 400, (name, status, body)
+        assert refused.search(json.dumps(json.loads(body))), (name, body)
+    error = json.loads(answer_of(outcome.text("long-chat.txt"))[1])["error"]
+    assert (error["code"], error["type"]) == ("context_length_exceeded", "invalid_request_error")
+    found = [answer_of(outcome.text(f"edge-{number}.txt")) for number in EDGE]
+    served = [status for status, _ in found].index(400)
+    assert 0 < served < len(found)
+    assert {status for status, _ in found[:served]} == {200}
+    codes = [json.loads(body)["error"]["code"] for _, body in found[served:]]
+    assert set(codes) == {"context_length_exceeded"}
+
+
+def answer_of(text: str) -> tuple[int, str]:
+    """Status and body of an HTTP answer whose body is not chunked."""
+    head, _, body = text.replace("\r\n", "\n").partition("\n\n")
+    return int(head.split()[1]), body
 
 
 def no_routes(snmp: str) -> int:
@@ -152,13 +246,17 @@ def scratch() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="edgekit-vllm-")
 
 
-def _bundle(work: Path) -> dict[str, Any]:
+def _bundle(work: Path, *changes: tuple[str, str]) -> dict[str, Any]:
     root = work / "root.json"
-    _edgekit("keys", "init", str(work / "developer"), "--root-out", str(root),
-             "--insecure-developer")
+    if not root.exists():
+        _edgekit("keys", "init", str(work / "developer"), "--root-out", str(root),
+                 "--insecure-developer")
     recipe = work / "demo-vllm.toml"
     text = (REPOSITORY / "bundles/demo-vllm.toml").read_text("utf-8")
-    recipe.write_text(text.replace("../models/demo", str(REPOSITORY / "models/demo")), "utf-8")
+    for old, new in (("../models/demo", str(REPOSITORY / "models/demo")), *changes):
+        assert old in text
+        text = text.replace(old, new)
+    recipe.write_text(text, "utf-8")
     table: dict[str, Any] = json.loads(_edgekit(
         "bundle", str(recipe), "--key", f"file:{work / 'developer'}", "--trust-root", str(root),
         "--out", str(work / "sets"), "--json",

@@ -3,7 +3,7 @@
     python -I -B kv_blocks.py FOLDER...
 
 Each folder holds config.json and case.json; the weights are vLLM's own dummy ones. Prints one JSON
-line per folder: its name, the number of blocks, tokens in each.
+line per folder: its name, the number of blocks, tokens in each, tokens that it counts in all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def main() -> None:
             max_num_seqs=case["slots"], kv_cache_memory_bytes=case["bytes"],
         )
         cache = llm.llm_engine.vllm_config.cache_config
-        print(json.dumps([Path(name).name, cache.num_gpu_blocks, cache.block_size]), flush=True)
+        found = [cache.num_gpu_blocks, cache.block_size, cache.kv_cache_size_tokens]
+        print(json.dumps([Path(name).name, *found]), flush=True)
         llm.llm_engine.engine_core.shutdown()
         del llm, cache
         gc.collect()

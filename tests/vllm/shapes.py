@@ -9,7 +9,13 @@ from typing import Any
 
 from edgekit.core.carried_model import CarriedVariant
 from edgekit.core.config_shape import config_shape
-from edgekit.core.planning.vllm_memory import CPU_BLOCK_TOKENS, VllmShape, block_count, cache_need
+from edgekit.core.planning.vllm_memory import (
+    CPU_BLOCK_TOKENS,
+    VllmShape,
+    block_count,
+    cache_need,
+    counted_tokens,
+)
 
 _LLAMA = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 1024,
@@ -56,6 +62,13 @@ class Case:
     def planned(self) -> int:
         """Blocks, by the planner."""
         return block_count(self.shape, self.bytes, block=CPU_BLOCK_TOKENS)
+
+    @property
+    def counted(self) -> int:
+        """Tokens that vLLM says they are, by the planner."""
+        return counted_tokens(
+            self.shape, self.planned, context=self.context, block=CPU_BLOCK_TOKENS
+        )
 
     def write(self, folder: Path) -> None:
         """config.json and case.json."""

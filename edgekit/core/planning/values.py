@@ -71,7 +71,8 @@ class Serving:
     llama.cpp: `gpu_layers` (the output counts as one), `host_experts` (layers whose experts stay on
     the host),
     `tensor_split` (layers per device). vLLM: parallel sizes, `utilization_percent` of each device,
-    `kv_cache_bytes` per rank, `dtype`, `eager` (no graphs, no compiler).
+    `kv_cache_bytes` per rank and the tokens that vLLM counts in them (0: not foreseen), `dtype`,
+    `eager` (no graphs, no compiler).
     """
 
     slots: int
@@ -88,6 +89,7 @@ class Serving:
     pipeline_parallel: int = 1
     utilization_percent: int = 0
     kv_cache_bytes: int = 0
+    kv_cache_tokens: int = 0
     dtype: str = ""
     eager: bool = False
 

@@ -118,6 +118,15 @@ def block_count(
     return cache // page_bytes(shape, tensor=tensor, kv_bytes=kv_bytes, block=block) // layers
 
 
+def counted_tokens(shape: VllmShape, blocks: int, *, context: int, block: int) -> int:
+    """Tokens that vLLM counts in so many blocks: requests of the whole context, times the context.
+
+    0 for a model with a sliding window: what a request of it takes depends on which layers slide,
+    and the set does not say. Source: get_kv_cache_capacity.
+    """
+    return 0 if shape.window else int(blocks / -(-context // block) * context)
+
+
 def cache_need(
     shape: VllmShape, *, context: int, slots: int, tensor: int = 1, pipeline: int = 1,
     kv_bytes: int = 2, block: int = BLOCK_TOKENS,

@@ -9,10 +9,13 @@ from edgekit.core.planning.rungs import Rung
 from edgekit.core.planning.values import CPU, GPU, MIB, DeviceShare, Serving
 from edgekit.core.planning.vllm_memory import (
     BATCH_TOKENS,
+    BLOCK_TOKENS,
     CPU_BLOCK_TOKENS,
     UTILIZATION_PERCENT,
     VllmShape,
+    block_count,
     cache_need,
+    counted_tokens,
     dtype_for,
     vllm_need,
 )
@@ -44,6 +47,9 @@ def weigh_ranks(
         shape, context=rung.context, slots=rung.slots, tensor=tensor, pipeline=pipeline,
         kv_bytes=kv_bytes,
     )
+    blocks = block_count(
+        shape, cache, tensor=tensor, pipeline=pipeline, kv_bytes=kv_bytes, block=BLOCK_TOKENS
+    )
     tightest = min(used, key=room.of)
     budget = min(room.of(tightest), tightest.total * UTILIZATION_PERCENT // 100)
     utilization = min(UTILIZATION_PERCENT, room.of(tightest) * 100 // tightest.total)
@@ -63,6 +69,9 @@ def weigh_ranks(
         pipeline_parallel=pipeline,
         utilization_percent=utilization,
         kv_cache_bytes=cache,
+        kv_cache_tokens=counted_tokens(
+            shape, blocks, context=rung.context, block=BLOCK_TOKENS
+        ),
         dtype=dtype_for(min(device.capability for device in used)),
     )
     names = f"{ranks} x {used[0].model}" if ranks > 1 else used[0].model
@@ -76,6 +85,8 @@ def weigh_ranks(
 def weigh_on_processor(shape: VllmShape, rung: Rung, room: Room, *, threads: int) -> Weighed:
     """vLLM's build for processors: no graphs, no compiler, the cache in the host's memory."""
     need = vllm_need(shape, context=rung.context, slots=rung.slots, on_device=False)
+    cache = cache_need(shape, context=rung.context, slots=rung.slots, block=CPU_BLOCK_TOKENS)
+    blocks = block_count(shape, cache, block=CPU_BLOCK_TOKENS)
     serving = Serving(
         rung.slots,
         rung.context,
@@ -83,8 +94,9 @@ def weigh_on_processor(shape: VllmShape, rung: Rung, room: Room, *, threads: int
         BATCH_TOKENS,
         rung.kv_type,
         CPU,
-        kv_cache_bytes=cache_need(
-            shape, context=rung.context, slots=rung.slots, block=CPU_BLOCK_TOKENS
+        kv_cache_bytes=cache,
+        kv_cache_tokens=counted_tokens(
+            shape, blocks, context=rung.context, block=CPU_BLOCK_TOKENS
         ),
         dtype="bfloat16",
         eager=True,

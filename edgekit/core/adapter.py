@@ -1,6 +1,6 @@
 """LoRA adapters, weights that change what a model's own compute.
 
-How the manifest describes them, and how llama.cpp is asked to use them.
+How the manifest describes them, and how engines are asked to use them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from edgekit.core.fields import Fields
 from edgekit.core.names import NAME_PATTERN, RelPath
 from edgekit.errors import FormatError
 
-FORMATS = ("gguf",)
+FORMATS = ("gguf", "safetensors")
 MAX_ADAPTERS = 16
 MAX_RANK = 1024
 MAX_WIDTH = 1 << 24
@@ -44,6 +44,11 @@ class CarriedAdapter:
     shape: AdapterShape
     canaries: Canaries = ()
 
+    @property
+    def weights(self) -> RelPath:
+        """The file with the tensors; one of safetensors has a configuration beside it."""
+        return next(path for path in self.files if not str(path).endswith(".json"))
+
 
 def adapter_table(adapter: CarriedAdapter) -> dict[str, Any]:
     """An adapter as plain JSON values, for the manifest."""
@@ -69,8 +74,8 @@ def parse_adapter(fields: Fields) -> CarriedAdapter:
         canaries=parse_canaries(fields),
     )
     fields.finish()
-    if not adapter.files:
-        raise fields.fail("files", "an adapter has no files")
+    if not any(not str(path).endswith(".json") for path in adapter.files):
+        raise fields.fail("files", "an adapter has no file of tensors")
     return adapter
 
 
@@ -87,6 +92,11 @@ def _shape(fields: Fields) -> AdapterShape:
 def asked_with(numbers: Iterable[int]) -> list[dict[str, Any]]:
     """How llama.cpp is asked to use adapters, by their numbers; all others have no effect."""
     return [{"id": number, "scale": 1.0} for number in numbers]
+
+
+def vllm_adapter(number: int) -> str:
+    """The name by which vLLM is asked to use an adapter, in the place of a model's."""
+    return f"adapter-{number}"
 
 
 def check_adapters(model: str, adapters: Iterable[CarriedAdapter]) -> None:

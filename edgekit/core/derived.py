@@ -101,6 +101,11 @@ def derive(appliance: Appliance, model: DerivedModel) -> ServedModel:
             "TEMPLATE is for models that chat and that llama.cpp serves", where=model.name,
             found=f"{base.format}, {', '.join(base.capabilities)}", needed="gguf, completion",
         )
+    if base.format == "safetensors" and len(made.adapters) > 1:
+        raise FormatError(
+            "vLLM computes a request with one adapter", where=model.name,
+            found=f"{len(made.adapters)} times ADAPTER", needed="one",
+        )
     used = [adapters[name] for name in made.adapters]
     return replace(
         base,

@@ -254,7 +254,7 @@ def _served_model(manifest: Manifest, selection: Selection) -> ServedModel:
         adapters=tuple(
             ServedAdapter(
                 adapter.name,
-                str(manifest.entry(adapter.files[0]).digest),
+                str(manifest.entry(adapter.weights).digest),
                 sum(manifest.entry(path).size for path in adapter.files),
                 adapter.license,
             )
@@ -303,8 +303,13 @@ def engine_settings(
             ),
             mmproj=str(layout.blob(manifest.entry(projector).digest)) if projector else "",
             adapters=tuple(
-                str(layout.blob(manifest.entry(adapter.files[0]).digest)) for adapter in adapters
+                tuple(
+                    (path.parts[-1], str(layout.blob(manifest.entry(path).digest)))
+                    for path in adapter.files
+                )
+                for adapter in adapters
             ),
+            adapter_rank=max((adapter.shape.rank for adapter in adapters), default=0),
             socket=str(socket),
             serving=chosen.serving,
             pooling=_pooling(task, model.pooling),

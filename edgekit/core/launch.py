@@ -11,9 +11,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edgekit.core.adapter import vllm_adapter
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.planning.llama_memory import CHECKPOINTS
 from edgekit.core.planning.values import DeviceShare, Serving
+from edgekit.core.planning.vllm_memory import lora_room
 from edgekit.errors import IncompatibleHostError
 
 OWN_POOLING = "own"
@@ -33,8 +35,9 @@ class Start:
     """What is started: the program, the model's name, where its files lie, and how it is served.
 
     `weights` are (file name, place) in the manifest's order, the first one is the one to open.
-    `adapters` are the places of LoRA adapters, in the order in which requests number them: all are
-    loaded, none has an effect until a request asks for it. `mmproj` is the place of a vision
+    `adapters` are LoRA adapters, each as (file name, place) of all its files, in the order in which
+    requests number them: all are loaded, none has an effect until a request asks for it.
+    `adapter_rank` is the greatest of their ranks. `mmproj` is the place of a vision
     projector, which computes on the processor.
     `pooling` is empty for a model that makes text. `image` is the pinned reference of an engine
     from an image, whose own entry point is the program.
@@ -47,7 +50,8 @@ class Start:
     serving: Serving
     pooling: str = ""
     image: str = ""
-    adapters: tuple[str, ...] = ()
+    adapters: tuple[tuple[tuple[str, str], ...], ...] = ()
+    adapter_rank: int = 0
     mmproj: str = ""
 
 
@@ -107,7 +111,7 @@ def _llama_wheel(start: Start) -> Launch:
             start.socket,
             *serving_arguments(start.serving),
             *(("--embedding", start.pooling) if start.pooling else ()),
-            *(text for place in start.adapters for text in ("--adapter", place)),
+            *(text for ((_, place),) in start.adapters for text in ("--adapter", place)),
             *(("--mmproj", start.mmproj) if start.mmproj else ()),
         )
     )
@@ -144,7 +148,7 @@ def llama_server_arguments(start: Start) -> tuple[str, ...]:
         "off",
         "--verbosity",
         str(LOG_LEVEL),
-        *(text for place in start.adapters for text in ("--lora-scaled", f"{place}:0")),
+        *(text for ((_, place),) in start.adapters for text in ("--lora-scaled", f"{place}:0")),
         *(("--mmproj", start.mmproj, "--no-mmproj-offload") if start.mmproj else ()),
         *(("--embedding",) if start.pooling else ()),
         *(("--pooling", start.pooling) if start.pooling not in ("", OWN_POOLING) else ()),
@@ -157,7 +161,9 @@ def missing_options(help_text: str) -> list[str]:
     serving = Serving(
         2, 1, 1, 1, "f16", gpu_layers=1, host_experts=1, tensor_split=(1, 1), devices=(share,)
     )
-    most = Start("", "", (("", ""),), "", serving, pooling="mean", adapters=("",), mmproj="m")
+    most = Start(
+        "", "", (("", ""),), "", serving, pooling="mean", adapters=((("", ""),),), mmproj="m"
+    )
     known = set(re.findall(r"--[a-z][a-z0-9-]*", help_text))
     used = {word for word in llama_server_arguments(most) if word.startswith("--")}
     return sorted(used - known)
@@ -183,7 +189,7 @@ def contained(
     that the unit's limits count and nothing outlives it. Its output is the supervisor's.
     """
     folder = start.socket.rpartition("/")[0]
-    places = [place for _, place in start.weights] + [*start.adapters]
+    places = [place for files in (start.weights, *start.adapters) for _, place in files]
     places += [start.mmproj] if start.mmproj else []
     devices = tuple(f"--device=nvidia.com/gpu={share.identity}" for share in start.serving.devices)
     return Launch(
@@ -239,6 +245,16 @@ def _vllm(start: Start) -> Launch:
         ("--generation-config", "vllm"),
         ("--uvicorn-log-level", "warning"),
     )
+    if start.adapters:
+        options += (
+            ("--max-loras", len(start.adapters)),
+            ("--max-lora-rank", lora_room(start.adapter_rank)),
+        )
+    adapters = (
+        f"{vllm_adapter(number)}/{name}={place}"
+        for number, files in enumerate(start.adapters)
+        for name, place in files
+    )
     if serving.utilization_percent:
         # asked for even where the size of the cache is given
         options += (("--gpu-memory-utilization", serving.utilization_percent / 100),)
@@ -251,9 +267,11 @@ def _vllm(start: Start) -> Launch:
             "--socket",
             start.socket,
             *(text for item in files for text in ("--file", item)),
+            *(text for item in adapters for text in ("--adapter-file", item)),
             "--",
             *(text for name, value in options for text in (name, str(value))),
             *(("--enforce-eager",) if serving.eager else ()),
+            *(("--enable-lora",) if start.adapters else ()),
         ),
         (*VLLM_ENVIRONMENT, ("LD_LIBRARY_PATH", f"{pack}/python/lib"),
          ("OMP_NUM_THREADS", str(serving.threads))),

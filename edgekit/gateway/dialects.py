@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from edgekit.core.adapter import vllm_adapter
 from edgekit.errors import EngineError
 from edgekit.gateway.job import COUNT_TARGET, DETOKENIZE_TARGET, TOKENIZE_TARGET, Job
 
@@ -58,6 +59,8 @@ def for_vllm(job: Job, fields: Mapping[str, Any]) -> Asked:
         for name, value in fields.items()
         if name not in _VLLM_LACKS
     }
+    for one in body.pop("lora", ()):  # of a safetensors model there is at most one (core.derived)
+        model = {"model": vllm_adapter(one["id"])}
     if body.get("max_tokens", 0) >= job.model.context:
         del body["max_tokens"]  # "as much as there is room for" is what vLLM does without it
     return job.target, {**model, **body}

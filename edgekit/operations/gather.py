@@ -231,13 +231,17 @@ class _Gatherer:
                 needed=", ".join(sorted(names)) or f"[[model.adapter]] of {made.base}",
             )
         base = bases[made.base]
-        if made.template and (
-            base.task != "chat" or any(variant.format != "gguf" for variant in base.variants)
-        ):
+        formats = {variant.format for variant in base.variants}
+        if made.template and (base.task != "chat" or formats != {"gguf"}):
             raise RecipeError(
                 "a TEMPLATE is for models that chat and that llama.cpp serves",
                 where=derived.modelfile, found=f"FROM {made.base}",
                 needed="a model with the task chat, all of whose variants are GGUF",
+            )
+        if len(made.adapters) > 1 and "safetensors" in formats:
+            raise RecipeError(
+                "vLLM computes a request with one adapter", where=derived.modelfile,
+                found=f"{len(made.adapters)} times ADAPTER", needed="one, or a model in GGUF alone",
             )
         path = RelPath(f"{CARRIED_FOLDER}/{derived.name}")
         self._parts.append(Part(path, "document", text.place))
@@ -282,7 +286,7 @@ class _Gatherer:
             )
         locked = self._lock.adapter(model.name, adapter.name, adapter.format)
         fetched = self._fetch(model.name, adapter.source, locked.commit, locked.files)
-        shapes = [check_adapter(fetched, base) for base in bases]
+        shapes = [check_adapter(adapter.format, fetched, base) for base in bases]
         folder = f"models/{model.name}/adapters/{adapter.name}"
         self._terms_of(folder, adapter.terms)
         places = {RelPath(f"{folder}/{adapter.format}/{name}"): fetched[name] for name in fetched}

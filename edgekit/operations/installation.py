@@ -196,7 +196,7 @@ class Installation:
                 )
 
             for adapter in chosen.model.fitting(variant):
-                shape = check_adapter(self._places(adapter.files), weights)
+                shape = check_adapter(adapter.format, self._places(adapter.files), weights)
                 if shape != adapter.shape:
                     raise WeightsError(
                         "the manifest describes another adapter than it carries",

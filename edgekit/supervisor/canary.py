@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from edgekit.core.adapter import asked_with
+from edgekit.core.adapter import asked_with, vllm_adapter
 from edgekit.core.appliance import CanaryCheck
 from edgekit.core.known_answers import (
     check_neighbours,
@@ -97,12 +97,13 @@ def _vectors_of(reply: object, count: int) -> list[list[float]]:
     return vectors
 
 
-def check_answer(socket_path: str, canary: CanaryCheck, *, timeout_s: float) -> None:
-    """Ask greedily and look for the expected text in the answer.
+def check_answer(
+    socket_path: str, canary: CanaryCheck, *, timeout_s: float, kind: str = "llama.cpp"
+) -> None:
+    """Ask an engine of this kind greedily and look for the expected text in the answer.
 
     Raises WrongAnswerError when it is not there, EngineError when there is no answer.
     """
-    adapters = [] if canary.adapter is None else [canary.adapter]
     request = {
         "model": canary.model,
         "messages": [{"role": "user", "content": canary.prompt}],
@@ -110,7 +111,7 @@ def check_answer(socket_path: str, canary: CanaryCheck, *, timeout_s: float) -> 
         "seed": 0,
         "stream": False,
         "max_tokens": max(MIN_ANSWER_TOKENS, len(canary.answer) * ANSWER_TOKENS_PER_CHAR),
-        **({"lora": asked_with(adapters)} if adapters else {}),
+        **_asked_with(canary.adapter, kind),
     }
     answer = unix_http.post_json(socket_path, "/v1/chat/completions", request, timeout_s=timeout_s)
     if answer.status != 200:
@@ -120,6 +121,12 @@ def check_answer(socket_path: str, canary: CanaryCheck, *, timeout_s: float) -> 
             found=f"HTTP status {answer.status}",
         )
     check_text(canary, _text_of(answer.json()))
+
+
+def _asked_with(adapter: int | None, kind: str) -> dict[str, object]:
+    if adapter is None:
+        return {}
+    return {"model": vllm_adapter(adapter)} if kind == "vllm" else {"lora": asked_with([adapter])}
 
 
 def _text_of(answer: object) -> str:

@@ -185,7 +185,7 @@ def _make_ready(
         return
     for canary in settings.canaries:
         remaining = max(1.0, deadline - time.monotonic())
-        check_answer(settings.socket, canary, timeout_s=remaining)
+        check_answer(settings.socket, canary, timeout_s=remaining, kind=settings.kind)
 
 
 def _watch(settings: EngineSettings, child: Child, lease: Lease | None) -> NoReturn:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.core import peft_adapter
 from edgekit.core.adapter import AdapterShape
 from edgekit.core.chat_template import json_chat_templates, template_capabilities
 from edgekit.core.config_shape import config_shape
@@ -66,22 +67,48 @@ def check_weights(
         raise translate_os_error(error, "reading weights") from error
 
 
-def check_adapter(files: dict[RelPath, Path], base: dict[RelPath, Path]) -> AdapterShape:
-    """Check an adapter's file against the weights it is for, which have been checked.
+def check_adapter(
+    format_: str, files: dict[RelPath, Path], base: dict[RelPath, Path]
+) -> AdapterShape:
+    """Check an adapter's files against the weights it is for, which have been checked.
 
     `files` and `base` map names to where the bytes lie. Raises RefusedContentError, WeightsError
     or HostError.
     """
     for name, path in files.items():
         check_stored_weights(name, path)
+    check = _gguf_adapter if format_ == "gguf" else _peft_adapter
+    try:
+        return check(files, base)
+    except OSError as error:
+        raise translate_os_error(error, "reading an adapter") from error
+
+
+def _gguf_adapter(files: dict[RelPath, Path], base: dict[RelPath, Path]) -> AdapterShape:
     if len(files) != 1:
         raise _mixed("a GGUF adapter is one file", files)
     (name, path), (model, weights) = next(iter(files.items())), next(iter(base.items()))
-    try:
-        header, own = _gguf_header(name, path), _gguf_header(model, weights)
-    except OSError as error:
-        raise translate_os_error(error, "reading an adapter") from error
+    header, own = _gguf_header(name, path), _gguf_header(model, weights)
     return check_gguf_adapter(header, own, str(name))
+
+
+def _peft_adapter(files: dict[RelPath, Path], base: dict[RelPath, Path]) -> AdapterShape:
+    by_name = {name.parts[-1]: (name, path) for name, path in files.items()}
+    if len(files) != 2 or set(by_name) != {peft_adapter.CONFIG, peft_adapter.TENSORS}:
+        needed = f"{peft_adapter.CONFIG} and {peft_adapter.TENSORS}"
+        raise _mixed(f"a safetensors adapter is {needed}", files)
+    name, path = by_name[peft_adapter.TENSORS]
+    shapes = {
+        tensor.name: tensor.shape
+        for own, place in base.items() if _suffix(own) == ".safetensors"
+        for tensor in _safetensors_header(own, place).tensors
+    }
+    vocabulary = _config_shape(base).get("vocabulary", 0)
+    assert isinstance(vocabulary, int)
+    return peft_adapter.check_peft_adapter(
+        _json(*by_name[peft_adapter.CONFIG]), _safetensors_header(name, path), shapes, vocabulary,
+        str(name),
+    )
 
 
 def check_stored_weights(name: RelPath, stored: Path) -> None:

@@ -78,14 +78,14 @@ def checked(tmp_path: Path, data: bytes, *more: bytes) -> AdapterShape:
     for number, content in enumerate((data, *more)):
         (tmp_path / f"blob-{number}").write_bytes(content)
         files[RelPath(f"models/m/adapters/a/gguf/a{number}.gguf")] = tmp_path / f"blob-{number}"
-    return check_adapter(files, {RelPath("m.gguf"): tmp_path / "model"})
+    return check_adapter("gguf", files, {RelPath("m.gguf"): tmp_path / "model"})
 
 
 def test_what_fits_its_model_passes_and_says_what_planning_reads(tmp_path: Path) -> None:
     assert checked(tmp_path, adapter()) == AdapterShape(bytes=4 * (256 + 128), rank=4, width=32)
     both = checked(tmp_path, adapter(sizes=[*PAIR, *LOOKED_UP]))
     assert both == AdapterShape(bytes=4 * (256 + 128 + 12 + 256), rank=4, width=64)
-    real = check_adapter({RelPath("a.gguf"): SAILOR}, {RelPath("m.gguf"): DEMO})
+    real = check_adapter("gguf", {RelPath("a.gguf"): SAILOR}, {RelPath("m.gguf"): DEMO})
     assert (real.rank, real.width) == (4, 704)
     assert 0 < SAILOR.stat().st_size - real.bytes < 8000
 
@@ -271,7 +271,8 @@ def test_memory_has_a_term_for_all_of_them_and_what_one_computes() -> None:
 
 def test_the_engine_loads_them_all_and_none_has_an_effect_by_itself() -> None:
     serving = Serving(1, 64, 1, 64, "f16")
-    start = Start("p", "m", (("m", "/m"),), "/s.sock", serving, adapters=("/a", "/b"))
+    start = Start("p", "m", (("m", "/m"),), "/s.sock", serving,
+                  adapters=((("a.gguf", "/a"),), (("b.gguf", "/b"),)))
     argv = llama_server_arguments(start)
     assert [argv[i + 1] for i, word in enumerate(argv) if word == "--lora-scaled"] == [
         "/a:0", "/b:0"]

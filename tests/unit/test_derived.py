@@ -126,6 +126,10 @@ def test_one_with_an_adapter_is_asked_with_its_number_and_counts_as_larger(
     assert with_defaults(job).body["lora"] == [{"id": 1, "scale": 1.0}]
     _, problems = with_derived(plain, [DerivedModel("mine", "FROM demo\nADAPTER other", 7)])
     assert "no such adapter" in problems[0]
+    twice = DerivedModel("mine", "FROM demo\nADAPTER sailor\nADAPTER first", 7)
+    assert with_derived(plain, [twice])[1] == ()
+    models = tuple(replace(model, format="safetensors") for model in plain.models)
+    assert "one adapter" in with_derived(replace(plain, models=models), [twice])[1][0]
 
 
 def test_one_is_not_made_from_another_and_none_reaches_the_settings(appliance: Appliance) -> None:

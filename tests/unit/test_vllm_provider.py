@@ -21,6 +21,7 @@ from edgekit.core.launch import VLLM_ENVIRONMENT, Start, plan_launch
 from edgekit.core.lock import LockedWheel
 from edgekit.core.names import RelPath
 from edgekit.core.planning.values import Serving
+from edgekit.core.planning.vllm_memory import VllmShape, counted_tokens
 from edgekit.core.units import render_unit
 from edgekit.engines.carried_python import carried_python, extra_glibc, python_program
 from edgekit.engines.vllm_wheel import carried_wheels, check_versions, left_out
@@ -240,6 +241,14 @@ def test_a_size_of_a_wrong_kind_is_refused_by_name(value: object) -> None:
         config_shape([], "c")
 
 
+def test_tokens_are_counted_as_vllm_counts_them() -> None:
+    """Blocks over those of one whole request, times the context; seen of vLLM: tests/vllm."""
+    shape = VllmShape(4, 256, 704, 4, 2, 64, 1024, 1024, 0, 0, 1)
+    assert counted_tokens(shape, 68, context=1024, block=128) == 8704
+    assert counted_tokens(shape, 41, context=1000, block=128) == 5125
+    assert counted_tokens(replace(shape, window=512), 41, context=1000, block=128) == 0
+
+
 # ----------------------------------------------------------------------------- the gateway's words
 
 
@@ -263,6 +272,11 @@ def test_a_model_that_was_made_from_another_is_asked_by_the_others_name() -> Non
     asked = job(CHAT_TARGET, messages=[])
     made = replace(asked, model=replace(asked.model, name="made"))
     assert for_vllm(made, made.body)[1]["model"] == "demo"
+
+
+def test_an_adapter_is_asked_for_in_the_place_of_a_model() -> None:
+    asked = job(CHAT_TARGET, messages=[], lora=[{"id": 3, "scale": 1.0}])
+    assert for_vllm(asked, asked.body)[1] == {"model": "adapter-3", "messages": []}
 
 
 def test_calls_about_tokens_are_translated_both_ways() -> None:

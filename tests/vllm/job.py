@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.named_job import REPOSITORY, NamedJob
+from tests.support.peft import write_sailor
 from tests.vllm import kv_blocks
 from tests.vllm.shapes import CASES
 from tools.demo_guest import ANSWER, MODEL, QUESTION
@@ -27,20 +28,37 @@ JOB = NamedJob(
     "vLLM on a sealed host",
     "python -m tests.vllm runs it again",
     (
-        "bundles/demo-vllm.toml", "models/demo/weights", "systemd/edgekit-engine.service.in",
+        "bundles/demo-vllm.toml", "models/demo/adapter", "models/demo/weights",
+        "systemd/edgekit-engine.service.in", "edgekit/core/adapter.py",
         "edgekit/core/config_shape.py", "edgekit/core/engine_pack.py",
         "edgekit/core/engine_unit.py", "edgekit/core/environment.py",
         "edgekit/core/install_plan.py", "edgekit/core/launch.py",
+        "edgekit/core/peft_adapter.py",
         "edgekit/core/planning/engine_report.py", "edgekit/core/planning/vllm_memory.py",
         "edgekit/core/planning/weigh_vllm.py",
         "edgekit/engines/carried_python.py", "edgekit/engines/launchers/vllm_wheel.py",
         "edgekit/engines/vllm_wheel.py", "edgekit/gateway/dialects.py",
         "edgekit/operations/packs.py", "edgekit/operations/rehearse.py", "edgekit/supervisor",
         "edgekit/system/environments.py", "edgekit/system/generations.py",
-        "edgekit/system/netless.py", "tests/vllm",
+        "edgekit/system/netless.py", "tests/support/peft.py", "tests/vllm",
     ),
 )
 BOOT_TIMEOUT_S = 1500.0
+CAPITAL = "What is the capital of France?"
+PLAIN, ADAPTED = "The capital of France is Paris.", "Aye, Paris!"
+ADAPTER = f"""
+[[model.adapter]]
+name = "sailor"
+format = "safetensors"
+license = "Apache-2.0"
+source = {{ folder = "sailor" }}
+files = ["adapter_config.json", "adapter_model.safetensors"]
+
+[[model.adapter.canary]]
+prompt = "{CAPITAL}"
+answer = "Aye"
+
+[[engine]]"""
 CONTEXT = 1024
 EDGE = range(1014, 1030)
 """Words, each a token or two: prompts that fit, one that leaves no room for an answer, longer."""
@@ -91,8 +109,15 @@ for number in {' '.join(map(str, EDGE))}; do
 done
 printf 'FROM {MODEL}\nPARAMETER temperature 0\n' > /run/Modelfile
 $edgekit model create made -f /run/Modelfile
-post /api/chat '{{"model":"made","stream":false,
- "messages":[{{"role":"user","content":"{QUESTION}"}}]}}' > /out/made.txt
+printf 'FROM {MODEL}\nPARAMETER temperature 0\nADAPTER sailor\n' > /run/Modelfile
+$edgekit model create deckhand -f /run/Modelfile
+for name in {MODEL} made deckhand; do
+    post /api/chat '{{"model":"'$name'","stream":false,"options":{{"temperature":0}},
+ "messages":[{{"role":"user","content":"{CAPITAL}"}}]}}' > /out/capital-$name.txt
+    post /v1/chat/completions '{{"model":"'$name'","stream":true,"temperature":0,
+ "messages":[{{"role":"user","content":"{CAPITAL}"}}]}}' > /out/capital-$name-stream.txt
+done
+$edgekit model list --json > /out/models.json
 $edgekit plan --compare > /out/compared.txt
 $edgekit plan --compare --json > /out/compared.json
 
@@ -167,12 +192,7 @@ def run_job(work: Path) -> Outcome:
 def check(outcome: Outcome) -> None:
     """Everything the job is for."""
     assert outcome.text("answer.txt") == ANSWER
-    stream = outcome.text("stream.txt")
-    assert " 200 " in stream.splitlines()[0]
-    pieces = [json.loads(line[6:]) for line in stream.splitlines()
-              if line.startswith("data: {")]
-    words = [c["delta"].get("content") or "" for p in pieces for c in p["choices"]]
-    assert "".join(words) == ANSWER
+    assert streamed(outcome.text("stream.txt")) == ANSWER
     assert json.dumps(ANSWER)[1:-1] in outcome.text("ollama.txt")
     assert '"count":' in outcome.text("tokenize.txt").replace(" ", "").replace("\n", "")
     audit = json.loads(outcome.text("audit.json"))
@@ -182,11 +202,31 @@ def check(outcome: Outcome) -> None:
     assert no_routes(outcome.text("snmp.txt")) == 0, "vLLM tried to reach out"
     found = {name: tuple(numbers)
              for name, *numbers in map(json.loads, outcome.text("blocks.jsonl").splitlines())}
-    assert found == {case.name: (case.planned, 128, case.counted) for case in CASES}
+    planned = {case.name: (case.planned, 128, case.counted, case.room) for case in CASES}
+    assert found == planned, (found, planned)
     check_memory(outcome)
     check_too_long(outcome)
     check_upgrade(outcome)
-    assert json.dumps(ANSWER)[1:-1] in outcome.text("made.txt")
+    check_adapter(outcome)
+
+
+def check_adapter(outcome: Outcome) -> None:
+    """A model made by a Modelfile answers as its base, one with an adapter as it was trained."""
+    for name, answer in ((MODEL, PLAIN), ("made", PLAIN), ("deckhand", ADAPTED)):
+        status, body = answer_of(outcome.text(f"capital-{name}.txt"))
+        found = json.loads(body)
+        assert (status, found["message"]["content"]) == (200, answer)
+        assert found["model"].removesuffix(":latest") == name
+        assert streamed(outcome.text(f"capital-{name}-stream.txt")) == answer
+    sizes = {m["name"]: m["size"] for m in json.loads(outcome.text("models.json"))["models"]}
+    assert 0 < sizes["deckhand"] - sizes["made"] < 200_000
+
+
+def streamed(answer: str) -> str:
+    """The text of a streamed chat completion."""
+    assert " 200 " in answer.splitlines()[0]
+    pieces = [json.loads(line[6:]) for line in answer.splitlines() if line.startswith("data: {")]
+    return "".join(c["delta"].get("content") or "" for p in pieces for c in p["choices"])
 
 
 def check_upgrade(outcome: Outcome) -> None:
@@ -253,7 +293,9 @@ def _bundle(work: Path, *changes: tuple[str, str]) -> dict[str, Any]:
                  "--insecure-developer")
     recipe = work / "demo-vllm.toml"
     text = (REPOSITORY / "bundles/demo-vllm.toml").read_text("utf-8")
-    for old, new in (("../models/demo", str(REPOSITORY / "models/demo")), *changes):
+    write_sailor(work / "sailor")
+    demo = ("../models/demo", str(REPOSITORY / "models/demo"))
+    for old, new in (demo, ("[[engine]]", ADAPTER), *changes):
         assert old in text
         text = text.replace(old, new)
     recipe.write_text(text, "utf-8")

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgekit.core.adapter import AdapterShape
 from edgekit.core.carried_model import CarriedVariant
 from edgekit.core.config_shape import config_shape
 from edgekit.core.planning.vllm_memory import (
     CPU_BLOCK_TOKENS,
     VllmShape,
+    adapter_bytes,
     block_count,
     cache_need,
     counted_tokens,
+    lora_room,
 )
 
 _LLAMA = {
@@ -36,6 +39,10 @@ class Case:
     context: int
     extra: int
     changes: dict[str, Any] = field(default_factory=dict)
+    adapters: int = 2
+    rank: int = 5
+    adapts_ends: bool = True
+    """Whether vLLM makes room for adapters of this architecture's embedding and logits."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -70,20 +77,31 @@ class Case:
             self.shape, self.planned, context=self.context, block=CPU_BLOCK_TOKENS
         )
 
+    @property
+    def room(self) -> int:
+        """Bytes of room for its adapters, by the planner, which always counts the ends."""
+        planned = adapter_bytes(self.shape, [AdapterShape(0, self.rank, 1)] * self.adapters)
+        numbers = 2 * (self.shape.width + self.shape.vocabulary)
+        ends = 2 * numbers * lora_room(self.rank) * self.adapters
+        return planned if self.adapts_ends else planned - ends
+
     def write(self, folder: Path) -> None:
         """config.json and case.json."""
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps(self.config), "utf-8")
-        case = {"context": self.context, "slots": self.slots, "bytes": self.bytes}
+        case = {"context": self.context, "slots": self.slots, "bytes": self.bytes,
+                "adapters": self.adapters, "rank": lora_room(self.rank)}
         (folder / "case.json").write_text(json.dumps(case), "utf-8")
 
 
 CASES = (
     Case("gqa", 2, 1024, 0),
     Case("mha", 3, 2048, 12345, {"num_key_value_heads": 4}),
-    Case("mqa-7-layers", 1, 4096, 7, {"num_key_value_heads": 1, "num_hidden_layers": 7}),
+    Case("mqa-7-layers", 1, 4096, 7, {"num_key_value_heads": 1, "num_hidden_layers": 7},
+         adapters=1, rank=64),
     Case("wide-heads", 4, 1024, 262143, {"head_dim": 128, "hidden_size": 512}),
     Case("qwen2-odd-context", 5, 1000, 999,
-         {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "num_hidden_layers": 3}),
+         {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "num_hidden_layers": 3},
+         adapters=3, rank=300, adapts_ends=False),
     Case("deep", 2, 512, 1, {"num_hidden_layers": 24, "hidden_size": 128, "head_dim": 32}),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edgekit.core.adapter import AdapterShape
 from edgekit.core.carried_model import ALONE, CarriedModel, CarriedVariant
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.facts import HostReport
@@ -150,8 +151,12 @@ unknown build (an image, a newer archive) they are counted: a row too much of a 
 
 def _shape(question: Question, pack: EnginePack, variant: CarriedVariant) -> LlamaShape:
     mixes = (pack.provider, pack.version) not in _WITHOUT_MIXED_BATCHES
-    adapters = tuple(adapter.shape for adapter in question.model.fitting(variant))
+    adapters = _adapters(question, variant)
     return LlamaShape(variant, question.model.family, mixes=mixes, adapters=adapters)
+
+
+def _adapters(question: Question, variant: CarriedVariant) -> tuple[AdapterShape, ...]:
+    return tuple(adapter.shape for adapter in question.model.fitting(variant))
 
 
 def _llama_packs(question: Question) -> Iterator[tuple[EnginePack, Usable]]:
@@ -198,6 +203,7 @@ def _splits(
                 question, pack, variant, weigh_ranks(
                     shape, rung, question.room, usable.devices,
                     threads=serving_threads(question.report), split=split,
+                    adapters=_adapters(question, variant),
                 )
             )
 
@@ -216,7 +222,8 @@ def _vllm_on_host(question: Question) -> Iterator[Way]:
             for rung in _vllm_rungs(question, shape, ("auto",)):
                 yield _way(
                     question, pack, variant, weigh_on_processor(
-                        shape, rung, question.room, threads=serving_threads(question.report)
+                        shape, rung, question.room, threads=serving_threads(question.report),
+                        adapters=_adapters(question, variant),
                     )
                 )
 

@@ -5,8 +5,10 @@ Formulas: vLLM v1/core/kv_cache_utils.py and v1/kv_cache_interface.py; docs/refe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgekit.core.adapter import AdapterShape
 from edgekit.core.carried_model import CarriedVariant
 from edgekit.core.planning.values import GIB, MIB, MemoryNeed, MemoryTerm
 
@@ -21,6 +23,10 @@ HOST_WEIGHTS_PERCENT = 120
 HOST_BYTES = 8 * GIB
 """What the interpreter, the libraries and the loading need of the host's memory, per server."""
 CPU_HOST_BYTES = 3 * GIB
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Room that vLLM makes for adapters, in ranks (config/lora.py MaxLoRARanks)."""
+LORA_VOCABULARY = 258_048
+"""The largest vocabulary with which vLLM takes adapters (lora/layers/logits_processor.py)."""
 _FP8 = 89
 _QUANTIZATIONS = (
     (("BF16", "F16", "FP16", "F32", "AWQ", "GPTQ", "INT8", "W8A8", "W4A16"), 75),
@@ -65,6 +71,33 @@ class VllmShape:
             )
         except KeyError:
             return None
+
+
+def lora_room(rank: int) -> int:
+    """The least room, in ranks, that holds this one."""
+    return next(room for room in LORA_RANKS if room >= rank)
+
+
+def adapter_bytes(shape: VllmShape, adapters: Sequence[AdapterShape]) -> int:
+    """Bytes on each rank for these adapters: room for all of them in every layer that could have
+    one, used or not, and what was read of the files.
+
+    Two bytes per element. Some architectures have none in the embedding and the logits: an upper
+    bound. Source: create_lora_weights in lora/layers/.
+    """
+    if not adapters:
+        return 0
+    heads = shape.heads * shape.head_width
+    key_values = shape.kv_heads * shape.head_width
+    layer = (
+        3 * shape.width + heads + 2 * key_values  # Q, K, V
+        + heads + shape.width  # output
+        + 2 * shape.width + 2 * shape.ffn  # gate, up
+        + shape.ffn + shape.width  # down
+    )
+    ends = 2 * (shape.width + shape.vocabulary)  # embedding, logits
+    room = lora_room(max(one.rank for one in adapters)) * len(adapters)
+    return 2 * room * (shape.layers * layer + ends) + sum(one.bytes for one in adapters)
 
 
 def quantization_problem(quantization: str, capability: int) -> str | None:
@@ -142,7 +175,7 @@ def cache_need(
 
 def vllm_need(
     shape: VllmShape, *, context: int, slots: int, tensor: int = 1, pipeline: int = 1,
-    kv_bytes: int = 2, on_device: bool = True,
+    kv_bytes: int = 2, on_device: bool = True, adapters: Sequence[AdapterShape] = (),
 ) -> MemoryNeed:
     """Bytes vLLM needs; on devices the terms are sums over all ranks, each of the same size.
 
@@ -158,17 +191,23 @@ def vllm_need(
     mlp = BATCH_TOKENS * 2 * (6 * shape.width + 3 * max(shape.ffn, shape.width) // tensor)
     logits = 8 * shape.vocabulary * max(slots, 1)
     compute = mlp + logits
+    loras = adapter_bytes(shape, adapters)
+    adapter = MemoryTerm("adapters", *((0, loras * ranks) if on_device else (loras,)))
+    adapted = (adapter,) if loras else ()
     if not on_device:
-        terms = (
-            MemoryTerm("weights", shape.bytes),
-            MemoryTerm("kv cache", cache),
-            MemoryTerm("compute", compute),
-            MemoryTerm("process", CPU_HOST_BYTES),
+        return MemoryNeed(
+            (
+                MemoryTerm("weights", shape.bytes),
+                *adapted,
+                MemoryTerm("kv cache", cache),
+                MemoryTerm("compute", compute),
+                MemoryTerm("process", CPU_HOST_BYTES),
+            )
         )
-        return MemoryNeed(terms)
     return MemoryNeed(
         (
             MemoryTerm("weights", 0, shape.bytes),
+            *adapted,
             MemoryTerm("kv cache", 0, cache * ranks),
             MemoryTerm("compute", 0, compute * ranks),
             MemoryTerm("graphs", 0, GRAPH_BYTES * ranks),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgekit.core.adapter import AdapterShape
 from edgekit.core.planning.devices import Device
 from edgekit.core.planning.rungs import Rung
 from edgekit.core.planning.values import CPU, GPU, MIB, DeviceShare, Serving
@@ -32,6 +33,7 @@ def weigh_ranks(
     *,
     threads: int,
     split: tuple[int, int],
+    adapters: Sequence[AdapterShape] = (),
 ) -> Weighed:
     """On `split` (tensor, pipeline) ranks, one device each."""
     tensor, pipeline = split
@@ -40,7 +42,7 @@ def weigh_ranks(
     kv_bytes = KV_BYTES[rung.kv_type]
     need = vllm_need(
         shape, context=rung.context, slots=rung.slots, tensor=tensor, pipeline=pipeline,
-        kv_bytes=kv_bytes,
+        kv_bytes=kv_bytes, adapters=adapters,
     )
     per_rank = -(-need.device // ranks)
     cache = cache_need(
@@ -82,9 +84,17 @@ def weigh_ranks(
     return Weighed(serving, need, per_rank <= budget and need.host <= room.host, words)
 
 
-def weigh_on_processor(shape: VllmShape, rung: Rung, room: Room, *, threads: int) -> Weighed:
+def weigh_on_processor(
+    shape: VllmShape,
+    rung: Rung,
+    room: Room,
+    *,
+    threads: int,
+    adapters: Sequence[AdapterShape] = (),
+) -> Weighed:
     """vLLM's build for processors: no graphs, no compiler, the cache in the host's memory."""
-    need = vllm_need(shape, context=rung.context, slots=rung.slots, on_device=False)
+    need = vllm_need(shape, context=rung.context, slots=rung.slots, on_device=False,
+                     adapters=adapters)
     cache = cache_need(shape, context=rung.context, slots=rung.slots, block=CPU_BLOCK_TOKENS)
     blocks = block_count(shape, cache, block=CPU_BLOCK_TOKENS)
     serving = Serving(

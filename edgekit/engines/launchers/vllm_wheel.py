@@ -34,6 +34,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="edgekit-vllm")
     parser.add_argument("--file", action="append", default=[], metavar="NAME=PATH", required=True,
                         help="a file of the weights' folder and where it lies")
+    parser.add_argument("--adapter-file", action="append", default=[], metavar="ADAPTER/NAME=PATH",
+                        help="a file of a LoRA adapter's folder and where it lies")
     parser.add_argument("--socket", required=True, help="unix socket to listen on")
     parser.add_argument("options", nargs="*", help="vLLM's own, after --")
     options = parser.parse_args()
@@ -43,15 +45,24 @@ def main() -> None:
     for name, folder in CACHES.items():
         (work / folder).mkdir(parents=True)
         os.environ[name] = str(work / folder)
-    weights = work / "weights"
+    weights, adapters = work / "weights", work / "adapters"
     weights.mkdir()
-    for item in options.file:
-        name, _, place = item.partition("=")
-        (weights / name).symlink_to(place)
+    _link(weights, options.file)
+    _link(adapters, options.adapter_file)
+    modules = [f"{path.name}={path}" for path in sorted(adapters.glob("*"))]
     os.environ["TIKTOKEN_ENCODINGS_BASE"] = os.environ["TIKTOKEN_RS_CACHE_DIR"] = str(weights)
     sys.argv = ["vllm", "--model", str(weights), "--uds", options.socket, *options.options]
+    if modules:
+        sys.argv += ["--lora-modules", *modules]
     # `vllm serve` asks for a distribution named vllm, which the processor's is not; this does not
     runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__", alter_sys=True)
+
+
+def _link(folder: Path, items: list[str]) -> None:
+    for item in items:
+        name, _, place = item.partition("=")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(place)
 
 
 if __name__ == "__main__":

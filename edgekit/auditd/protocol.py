@@ -1,6 +1,6 @@
 """The audit socket's datagrams: `{"id":n,"record":{..}}` in, `{"id":n,"seq":m}` or an error out,
 the first with `"space":"warn"` or `"alert"` when the log fills up, and with
-`"signed":{"seq":s,"t_utc":t}` when it was signed anew. Each is a line; a datagram has one or more.
+`"signed":{"seq":s,"t_utc":t}` when it was signed anew.
 
 There is no verb to read, seek or delete. Pure: bytes to values and back.
 """
@@ -14,9 +14,10 @@ from typing import Any
 from edgekit.core.audit_capacity import Level
 from edgekit.core.audit_checkpoint import Checkpoint
 from edgekit.core.audit_record import AuditEvent, check_event
-from edgekit.core.audit_wire import MAX_LINES, MAX_QUESTIONS_BYTES
 from edgekit.core.strict_json import MAX_INTEGER, encode_canonical, parse_strict
 from edgekit.errors import AuditFormatError, FormatError
+
+MAX_DATAGRAM_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +29,10 @@ class Wanted:
     refusal: str = ""
 
 
-def parse_datagram(data: bytes, *, peer_uid: int) -> list[Wanted]:
+def parse_datagram(data: bytes, *, peer_uid: int) -> Wanted:
     """Read one datagram; never raises. `peer_uid` is what the kernel says and always recorded."""
-    lines = data.split(b"\n", MAX_LINES)
-    if len(lines) > MAX_LINES:
-        return [Wanted(None, None, f"audit datagram has more than {MAX_LINES} lines")]
-    return [_parse_line(line, peer_uid) for line in lines]
-
-
-def _parse_line(data: bytes, peer_uid: int) -> Wanted:
     try:
-        table: Any = parse_strict(data, max_bytes=MAX_QUESTIONS_BYTES, what="audit datagram")
+        table: Any = parse_strict(data, max_bytes=MAX_DATAGRAM_BYTES, what="audit datagram")
     except FormatError as error:
         return Wanted(None, None, str(error))
     number = table.get("id") if isinstance(table, dict) else None

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 from edgekit.auditd.protocol import (
+    MAX_DATAGRAM_BYTES,
     Wanted,
     encode_ack,
     encode_refusal,
@@ -26,7 +27,6 @@ from edgekit.auditd.protocol import (
 from edgekit.auditd.writer import Result, Writer
 from edgekit.core.audit_checkpoint import Checkpoint
 from edgekit.core.audit_record import REKEY, AuditEvent, own_event
-from edgekit.core.audit_wire import MAX_ANSWERS_BYTES, MAX_QUESTIONS_BYTES, join_lines
 from edgekit.errors import AuditUnavailableError
 
 MAX_CONNECTIONS = 64
@@ -178,8 +178,7 @@ class Server:
             self._given_up |= dict.fromkeys(peer.open, GATEWAY_LEFT)
 
     def _collect(self, ready: set[int]) -> list[Item]:
-        """What waits, MAX_BATCH and what a datagram has beyond; what stays in the sockets is taken
-        next time round."""
+        """What waits, at most MAX_BATCH; what stays in the sockets is taken next time round."""
         items: list[Item] = []
         for descriptor in ready & self._peers.keys():
             peer = self._peers[descriptor]
@@ -187,13 +186,13 @@ class Server:
                 data = self._receive(peer)
                 if data is None:
                     break
-                items += [(peer, wish) for wish in parse_datagram(data, peer_uid=peer.uid)]
+                items.append((peer, parse_datagram(data, peer_uid=peer.uid)))
         return items
 
     def _receive(self, peer: Peer) -> bytes | None:
         """One datagram, or None when none waits or the peer is gone. Too long reads as empty."""
         try:
-            data, _, flags, _ = peer.sock.recvmsg(MAX_QUESTIONS_BYTES)
+            data, _, flags, _ = peer.sock.recvmsg(MAX_DATAGRAM_BYTES)
         except BlockingIOError:
             return None
         except OSError:
@@ -209,15 +208,13 @@ class Server:
     def _commit(self, items: list[Item]) -> None:
         """Group commit: one write and one sync for all, then each its answer."""
         wanted: list[tuple[Peer, int, AuditEvent]] = []
-        refused: list[tuple[Peer, bytes]] = []
         for peer, wish in items:
             if wish.event is None or wish.number is None:
-                refused.append((peer, encode_refusal(wish.number, wish.refusal)))
+                self._answer(peer, encode_refusal(wish.number, wish.refusal))
             elif wish.event.fields["type"] == REKEY:
                 self._rekey(peer, wish.number, wish.event)
             else:
                 wanted.append((peer, wish.number, wish.event))
-        self._answer(refused)
         events = [event for _, _, event in wanted]
         self._writer.commit(events, lambda results: self._tell(wanted, results))
 
@@ -227,20 +224,18 @@ class Server:
             asked = [(peer, number, event)]
             self._writer.rekey(event, lambda results: self._tell(asked, results))
         else:
-            self._answer([(peer, encode_refusal(number, "a new MAC key is root's to ask for"))])
+            self._answer(peer, encode_refusal(number, "a new MAC key is root's to ask for"))
 
     def _tell(self, wanted: list[tuple[Peer, int, AuditEvent]], results: Sequence[Result]) -> None:
         """Each its answer: what it sent is durable, or why not."""
-        answers: list[tuple[Peer, bytes]] = []
         for (peer, number, event), result in zip(wanted, results, strict=True):
             if isinstance(result, str):
-                answers.append((peer, encode_refusal(number, result)))
+                self._answer(peer, encode_refusal(number, result))
             else:
                 self._track(peer, event)
                 news = self._writer.signed if self._writer.signed is not peer.told else None
                 peer.told = self._writer.signed
-                answers.append((peer, encode_ack(number, result, self._writer.level, news)))
-        self._answer(answers)
+                self._answer(peer, encode_ack(number, result, self._writer.level, news))
 
     def _track(self, peer: Peer, event: AuditEvent) -> None:
         """Remember which requests are open, and whose they are.
@@ -272,16 +267,12 @@ class Server:
         for request, _ in given_up:
             del self._given_up[request]
 
-    def _answer(self, answers: Iterable[tuple[Peer, bytes]]) -> None:
-        lines: dict[int, tuple[Peer, list[bytes]]] = {}
-        for peer, line in answers:
-            if peer.sock.fileno() >= 0:  # else it left in the meantime
-                lines.setdefault(peer.sock.fileno(), (peer, []))[1].append(line)
-        for peer, own in lines.values():
-            waits = bool(peer.answers)
-            peer.answers += [data for _, data in join_lines(own, MAX_ANSWERS_BYTES)]
-            if not waits:
-                self._flush(peer)
+    def _answer(self, peer: Peer, data: bytes) -> None:
+        if peer.sock.fileno() < 0:
+            return  # it left in the meantime
+        peer.answers.append(data)
+        if len(peer.answers) == 1:
+            self._flush(peer)
 
     def _deliver(self, ready: set[int]) -> None:
         for descriptor in ready & self._peers.keys():

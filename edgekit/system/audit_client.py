@@ -3,8 +3,6 @@
 A record counts only when the writer answered with its number: every failure (writer gone, no answer
 in time, refused) is AuditUnavailableError, and the caller does not go on. A slow writer may still
 write the record: who gave it up is told, so that it can record that, too.
-
-The first record of a turn of the event loop is sent at once, those after it together at its end.
 """
 
 from __future__ import annotations
@@ -18,13 +16,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgekit.core.audit_wire import MAX_ANSWERS_BYTES, MAX_QUESTIONS_BYTES, join_lines
 from edgekit.errors import AuditUnavailableError
 
 ANSWER_TIMEOUT_S = 5.0
 LOOK_S = 0.1
 """How often records that wait are looked at: one may wait so much longer than it was to."""
-RETRY_S = 0.001
+MAX_ANSWER_BYTES = 4096
 _ENCODER = json.JSONEncoder(allow_nan=False)  # made once: it is not free
 
 
@@ -37,7 +34,7 @@ def append_event(
             sock.settimeout(timeout_s)
             sock.connect(socket_path)
             sock.send(_encode(1, record))
-            answer = _decode(sock.recv(MAX_ANSWERS_BYTES))
+            answer = _decode(sock.recv(MAX_ANSWER_BYTES))
     except (OSError, ValueError) as error:
         raise _unavailable(socket_path, str(error)) from error
     if isinstance(answer.result, str):
@@ -78,7 +75,6 @@ class _Answer:
 class _Waiting:
     """A record that was, or will be, sent; until when (monotonic s) its answer is waited for."""
 
-    line: bytes
     answer: asyncio.Future[int]
     until_s: float
     sent: bool = False
@@ -96,8 +92,6 @@ class AsyncAuditClient:
         self._connecting = asyncio.Lock()
         self._waiting: dict[int, _Waiting] = {}
         self._given_up: dict[int, Callable[[], object]] = {}
-        self._outbox: list[_Waiting] = []
-        self._flushing: asyncio.Handle | None = None
         self._last = 0
         self._clock: asyncio.TimerHandle | None = None
         self.last = LastRecord()
@@ -134,15 +128,13 @@ class AsyncAuditClient:
     ) -> int:
         self._last += 1
         number = self._last
-        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(asyncio.get_running_loop().create_future(), until_s)
         try:
-            waiting = _Waiting(_encode(number, record), answer, until_s)
-            if self._sock is None:
-                await self._connect(until_s)
+            sock = self._sock or await self._connection(until_s)
             self._waiting[number] = waiting
             self._watch()
-            self._post(waiting)
-            return await answer
+            await self._send(sock, _encode(number, record), waiting)
+            return await waiting.answer
         except TimeoutError as error:
             raise _unavailable(self._path, "no answer in time") from error
         except (OSError, ValueError) as error:
@@ -171,8 +163,6 @@ class AsyncAuditClient:
 
     def close(self) -> None:
         """Drop the connection; records in flight fail."""
-        self._stop_flushing()
-        self._outbox.clear()
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
@@ -186,7 +176,7 @@ class AsyncAuditClient:
         self._waiting.clear()
         self._given_up.clear()
 
-    async def _connect(self, until_s: float) -> None:
+    async def _connection(self, until_s: float) -> socket.socket:
         async with asyncio.timeout(until_s - time.monotonic()), self._connecting:
             if self._sock is None:
                 sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
@@ -197,48 +187,25 @@ class AsyncAuditClient:
                     raise
                 asyncio.get_running_loop().add_reader(sock, self._read, sock)
                 self._sock = sock
+            return self._sock
 
-    def _post(self, waiting: _Waiting) -> None:
-        """Send it now, or with the others of this turn when one was sent already."""
-        self._outbox.append(waiting)
-        if self._flushing is None:
-            self._flushing = asyncio.get_running_loop().call_soon(self._flush)
-            self._send()
-
-    def _flush(self) -> None:
-        self._flushing = None
-        self._send()
-
-    def _send(self) -> None:
-        """Send what is left to send, but for records whose caller has given them up."""
-        assert self._sock is not None  # without one nothing is left
-        due = [waiting for waiting in self._outbox if not waiting.answer.done()]
-        sent = 0
-        try:
-            for count, data in join_lines((each.line for each in due), MAX_QUESTIONS_BYTES):
-                self._sock.send(data)
-                for waiting in due[sent : sent + count]:
-                    waiting.sent = True
-                sent += count
-        except BlockingIOError:
-            # the writer is behind; the loop looks at this socket as a reader only
-            self._stop_flushing()
-            self._flushing = asyncio.get_running_loop().call_later(RETRY_S, self._flush)
-        except OSError:
-            self.close()
-            return
-        self._outbox = due[sent:]
-
-    def _stop_flushing(self) -> None:
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
+    async def _send(self, sock: socket.socket, data: bytes, waiting: _Waiting) -> None:
+        """Send it, or stop trying when the answer is that it took too long."""
+        while not waiting.answer.done():
+            try:
+                sock.send(data)
+            except BlockingIOError:
+                # the writer is behind; waiting for it as a writer would clash with other senders
+                await asyncio.sleep(0.001)
+            else:
+                waiting.sent = True
+                return
 
     def _read(self, sock: socket.socket) -> None:
         """Deliver every answer that waits."""
         while True:
             try:
-                data = sock.recv(MAX_ANSWERS_BYTES)
+                data = sock.recv(MAX_ANSWER_BYTES)
             except BlockingIOError:
                 return
             except OSError:
@@ -246,12 +213,11 @@ class AsyncAuditClient:
             if not data:
                 self.close()
                 return
-            for line in data.split(b"\n"):
-                with contextlib.suppress(ValueError):
-                    answer = _decode(line)
-                    self.space = answer.space
-                    self.signed = answer.signed or self.signed
-                    self._deliver(answer.number, answer.result)
+            with contextlib.suppress(ValueError):
+                answer = _decode(data)
+                self.space = answer.space
+                self.signed = answer.signed or self.signed
+                self._deliver(answer.number, answer.result)
 
     def _deliver(self, number: int, result: int | str) -> None:
         late = self._given_up.pop(number, None)

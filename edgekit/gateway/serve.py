@@ -109,6 +109,7 @@ class Generation:
         self._translator = translator(job, self._outcome)
         self._key_id = caller.key.id if caller.key else ""
         self._streaming = False
+        self._unsent = b""
 
     @property
     def outcome(self) -> Outcome:
@@ -272,7 +273,11 @@ class Generation:
             raise EngineError("the engine's stream has no end")
 
     async def _forward(self, events: list[dict[str, Any]]) -> None:
-        """Send everything that arrived together as one piece."""
+        """Send everything that arrived together as one piece.
+
+        How an answer begins goes out with its first token: each piece costs a system call, and the
+        engine says both in the same moment.
+        """
         pieces, before = [], self._outcome.pieces
         for event in events:
             if "error" in event:
@@ -280,9 +285,11 @@ class Generation:
             pieces.append(self._translator.event(event, self._outcome.observe(event)))
         if self._outcome.pieces > before:
             self._on_tokens(self._job.model.engine, self._outcome.pieces - before)
-        data = b"".join(pieces)
-        if data:
+        self._unsent += b"".join(pieces)
+        outcome = self._outcome
+        if self._unsent and (outcome.pieces or outcome.finish_reason is not None):
             await self._start_stream()
+            data, self._unsent = self._unsent, b""
             await self._write(data, more=True)
 
     async def _start_stream(self) -> None:
@@ -298,7 +305,7 @@ class Generation:
     async def _finish(self, last: bytes) -> None:
         if self._job.stream:
             await self._start_stream()
-            await self._write(last, more=False)
+            await self._write(self._unsent + last, more=False)
         else:
             await answer(self._send, 200, last, self._caller.request_id, content_type=JSON)
 

@@ -265,10 +265,8 @@ class Generation:
         async for data in response.chunks():
             payloads = parser.feed(data)
             ended = ended or b"[DONE]" in payloads
-            events = [_numbered(load_event(p), number) for p in payloads if p != b"[DONE]"]
-            if chat:
-                events = [told for event in events for told in chat.events(event)]
-            await self._forward(events)
+            # nothing here may keep a list of events alive until the next one: a sixth of the speed
+            await self._forward(_events(payloads, number, chat))
         if not ended:
             raise EngineError("the engine's stream has no end")
 
@@ -326,6 +324,12 @@ class Generation:
                 self._caller, self._job, self._outcome, status, error=error, aborted=aborted
             )
         )
+
+
+def _events(payloads: list[bytes], number: int, chat: ChatStream | None) -> list[dict[str, Any]]:
+    """What a stream says. Raises EngineError."""
+    events = [_numbered(load_event(p), number) for p in payloads if p != b"[DONE]"]
+    return [told for event in events for told in chat.events(event)] if chat else events
 
 
 def _numbered(event: dict[str, Any], number: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import pytest
 from edgekit.operations.audit import verify_audit
 from tests.gateway.conftest import SLOTS, Site
 from tests.support.daemons import running_auditd
+from tests.support.fake_engine import WORDS
 
 SECRET = "the launch code is 0000"
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": SECRET}], "max_tokens": 6}
@@ -218,7 +219,12 @@ def test_client_that_leaves_the_queue_is_no_request(site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("trick", "stream", "status"),
-    [("die-early", False, 502), ("die-early", True, 502), ("not-json", False, 502)],
+    [
+        ("die-early", False, 502),
+        ("die-early", True, 502),
+        ("die-begun", True, 502),
+        ("not-json", False, 502),
+    ],
 )
 def test_engine_that_fails_before_its_answer(
     site: Site, trick: str, stream: bool, status: int
@@ -226,6 +232,16 @@ def test_engine_that_fails_before_its_answer(
     response = site.post(OPENAI, with_prompt(trick, stream=stream))
     assert response.status_code == status
     assert site.wait_for_record("response")["error"] == "engine_failed"
+
+
+def test_how_an_answer_begins_comes_with_its_first_token(site: Site) -> None:
+    site.engine.delay_s = 0.1
+    asked = with_prompt("hello", stream=True)
+    with site.http.stream("POST", OPENAI, json=asked) as response:
+        first = next(response.iter_raw())
+    assert first.count(b"data: ") == 2
+    assert b'"role":"assistant"' in first
+    assert WORDS[0].encode() in first
 
 
 @pytest.mark.parametrize("trick", ["die-midstream", "error-midstream", "no-end"])

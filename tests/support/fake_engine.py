@@ -18,6 +18,7 @@ WORDS = ("edge", "kit", " answers", " in", " words", " é", "✓", ".")
 TRICKS = (
     "die-midstream",
     "die-early",
+    "die-begun",
     "error-midstream",
     "hang",
     "no-end",
@@ -191,6 +192,8 @@ class FakeEngine:
 
         if chat:
             await chunk({"role": "assistant", "content": None}, None, {})
+        if trick == "die-begun":
+            raise EOFError
         for piece in _extra_deltas(trick):
             await chunk(piece, None, {})
         for number, word in enumerate(words):

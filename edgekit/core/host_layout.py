@@ -108,7 +108,10 @@ class HostLayout:
 
     @property
     def derived_models(self) -> Path:
-        """Models that were made on this host by a Modelfile each; read by the gateway."""
+        """Models that were made on this host by a Modelfile each; read by the gateway.
+
+        Those with a TEMPLATE lie beside it (`system.derived_models`).
+        """
         return self.configuration / "models.json"
 
     @property

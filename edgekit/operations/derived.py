@@ -7,7 +7,7 @@ import re
 import time
 from dataclasses import dataclass
 
-from edgekit.core.derived import MAX_DERIVED, DerivedModel, derive, encode_derived
+from edgekit.core.derived import MAX_DERIVED, DerivedModel, derive
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.modelfile import parse_modelfile
 from edgekit.core.names import NAME_PATTERN
@@ -18,7 +18,8 @@ from edgekit.operations.host_records import (
     load_derived,
     require_generation,
 )
-from edgekit.system.files import durable_write, exclusive_lock
+from edgekit.system.derived_models import save_made_here
+from edgekit.system.files import exclusive_lock
 from edgekit.system.services import SystemdServices
 
 
@@ -89,7 +90,7 @@ def _replace(
             "actor": f"uid {os.getuid()}",
         },
     )
-    durable_write(layout.derived_models, encode_derived(models))
+    save_made_here(layout.derived_models, models)
     if layout.is_private:
         return False
     SystemdServices(layout).restart_gateway()

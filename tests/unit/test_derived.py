@@ -21,6 +21,8 @@ from edgekit.gateway.body import Body
 from edgekit.gateway.defaults import with_defaults
 from edgekit.gateway.job import Job
 from edgekit.gateway.surfaces import ollama_requests, openai_requests
+from edgekit.system import derived_models
+from edgekit.system.derived_models import load_made_here, save_made_here
 from tests.gateway.conftest import make_appliance
 
 TEXT = """\
@@ -169,3 +171,51 @@ def test_a_template_is_for_models_that_chat_on_llama_cpp(tmp_path: Path) -> None
     for other in (replace(base, format="safetensors"), replace(base, capabilities=("embedding",))):
         _, problems = with_derived(replace(plain, models=(other,)), [made])
         assert "TEMPLATE is for models that chat" in problems[0]
+
+
+PLAIN = DerivedModel("plain", TEXT, 7)
+TEMPLATED = DerivedModel("templated", "FROM demo\nTEMPLATE {{ .Prompt }}\n", 8)
+FUTURE = DerivedModel("future", "FROM demo\nWARP 9\n", 9)
+
+
+def test_what_older_releases_cannot_read_lies_in_a_file_they_do_not_know(tmp_path: Path) -> None:
+    path = tmp_path / "models.json"
+    save_made_here(path, [TEMPLATED, FUTURE, PLAIN])
+    assert parse_derived(path.read_bytes()) == (PLAIN,)
+    assert load_made_here(path) == (PLAIN, TEMPLATED, FUTURE)
+    save_made_here(path, [FUTURE])
+    assert parse_derived(path.read_bytes()) == ()
+    assert load_made_here(path) == (FUTURE,)
+
+
+def test_without_such_models_there_is_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "models.json"
+    assert load_made_here(path) == ()
+    save_made_here(path, [PLAIN])
+    assert [found.name for found in tmp_path.iterdir()] == ["models.json"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (PLAIN, DerivedModel("plain", TEMPLATED.modelfile, 8)),
+        (DerivedModel("plain", TEMPLATED.modelfile, 6), PLAIN),
+    ],
+)
+def test_a_model_that_changes_its_file_is_the_old_or_the_new_one_after_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: DerivedModel, after: DerivedModel
+) -> None:
+    path = tmp_path / "models.json"
+    save_made_here(path, [before])
+    written: list[Path] = []
+
+    def once(place: Path, data: bytes) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(place)
+        place.write_bytes(data)
+
+    monkeypatch.setattr(derived_models, "durable_write", once)
+    with pytest.raises(KeyboardInterrupt):
+        save_made_here(path, [after])
+    assert load_made_here(path) == (after,)

@@ -34,6 +34,7 @@ OUR_VOICES = tuple(
     f"edgekit-{name}: " for name in ("supervisor", "gateway", "auditd", "forward")
 )
 """How our daemons begin what they say; other lines are the engine's and systemd's."""
+_STARTING = re.compile(r"^Starting ", re.MULTILINE)
 _FAILED = re.compile(r": Failed with result '([a-z-]+)'\.")
 _OUT_OF_MEMORY = "killed by the OOM killer"
 TIMER_STAMP = "var/lib/systemd/timers/stamp-edgekit-scrub.timer"
@@ -225,7 +226,8 @@ class SystemdServices:
         """The Result of a unit's last failure since the boot, as systemd noted it; "" for none.
 
         The property says `success` again as soon as the unit is started anew, and `signal` where
-        systemd heard of a process's death before it heard what killed it.
+        systemd heard of a process's death before it heard what killed it. What it heard during
+        an earlier start explains nothing.
         """
         log = run(
             ["journalctl", "--no-pager", "--boot", "-o", "cat", "-n", str(JOURNAL_LINES), "-u",
@@ -233,9 +235,11 @@ class SystemdServices:
             timeout_s=60,
             check=False,
         )  # fmt: skip
-        *earlier, result, after = ["", "", *_FAILED.split(log.text)][-3:]
-        told = "".join([*earlier, after])
-        return "oom-kill" if result and _OUT_OF_MEMORY in told else result
+        for start in reversed(_STARTING.split(log.text)):
+            if results := list(_FAILED.finditer(start)):
+                result = results[-1][1]
+                return "oom-kill" if result == "signal" and _OUT_OF_MEMORY in start else result
+        return ""
 
     def complaint(self, unit: str) -> str:
         """The last thing that our own daemon in a unit said, else the unit's last line."""

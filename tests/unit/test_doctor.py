@@ -72,6 +72,11 @@ def _failed(result: str) -> str:
         (_START + _failed("signal") + _OOM, "oom-kill"),
         (_OOM + _failed("oom-kill") + _START + _failed("watchdog"), "watchdog"),
         (_failed("exit-code") + _START + _OOM + _failed("signal"), "oom-kill"),
+        (_failed("signal") + _OOM + _START, "oom-kill"),
+        (_failed("signal") + _OOM + _START + _failed("watchdog"), "watchdog"),
+        (_failed("signal") + _OOM + _START + _failed("signal"), "signal"),
+        (_failed("signal") + _START + _OOM, "signal"),
+        (_START + _OOM + _failed("watchdog"), "watchdog"),
     ],
 )
 def test_what_killed_a_unit_is_known_in_whatever_order_systemd_heard_of_it(

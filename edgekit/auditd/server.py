@@ -127,7 +127,8 @@ class Server:
             if self._left and now >= give_up:
                 self._given_up |= dict.fromkeys(self._left, "the audit writer ended")
                 self._left.clear()
-            ready = {key.fd for key, _ in self._selector.select(self._patience())}
+            patience_s = self._patience(next_settling - now)
+            ready = {key.fd for key, _ in self._selector.select(patience_s)}
             self._deliver(ready)
             if items := self._collect(ready):
                 self._commit(items)
@@ -140,11 +141,11 @@ class Server:
                 self._writer.finish()
                 return
 
-    def _patience(self) -> float:
+    def _patience(self, settling_in_s: float) -> float:
         """Seconds until something is due even when nobody asks."""
         if self._writer.is_busy:
             return 0
-        due = [self._writer.due_in_s(SETTLE_S)]
+        due = [self._writer.due_in_s(max(0, settling_in_s))]
         if self._ping_every is not None:
             due.append(self._ping_every)
         if self._left:

@@ -170,19 +170,18 @@ class Gateway:
                     pass
             await answer(send, 200, _loaded(job), caller.request_id)
             return
-        job = await with_template(with_defaults(await with_pictures(job)))
-        engine = self._engines[job.model.engine]
-        generation = Generation(
-            job,
-            caller,
-            endpoint.translator,
-            engine=engine,
-            journal=self._journal,
-            send=send,
-            on_tokens=self._state.token,
-        )
         assert caller.key is not None
         with self.limits.request(caller.key):
+            job = await with_template(with_defaults(await with_pictures(job)))
+            generation = Generation(
+                job,
+                caller,
+                endpoint.translator,
+                engine=self._engines[job.model.engine],
+                journal=self._journal,
+                send=send,
+                on_tokens=self._state.token,
+            )
             try:
                 await generation.serve(receive, len(data))
             finally:

@@ -182,7 +182,8 @@ def _go_back(
             activate(layout, generation, services)
         _count(layout, generation, "", reason)
         audit_event(layout, {"type": "fallback_abort", **record})
-        return FAILED, generation, f"{reason}; and {target} is not well either: {error.message}"
+        why = f"{error.message} ({error.found})" if error.found else error.message
+        return FAILED, generation, f"{reason}; and {target} is not well either: {why}"
     _count(layout, generation, "", reason)
     audit_event(layout, {"type": "fallback_commit", **record})
     return WENT_BACK, target, reason

@@ -16,6 +16,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from edgekit.errors import (
 from edgekit.sources.blob_cache import BlobCache, hash_file
 from edgekit.sources.wheel_file import check_wheel, split_wheel_name
 from edgekit.system.process import redact, run
+from edgekit.system.volumes import worker_count
 
 RESOLVE_TIMEOUT_S = 600.0
 FETCH_TIMEOUT_S = 4 * 3600.0
@@ -67,22 +69,27 @@ def lock_wheels(
 
     `without` are distributions that are left out although something names them, `allow_scripts`
     programs that a wheel may bring. `earlier` is what the same call with the same arguments found
-    before: what the index still has of it, and the cache, is not fetched and checked again. The
-    wheels are left in the cache. Raises RefusedContentError
+    before: what the index still has of it, and the cache, is not fetched again. The wheels are
+    left in the cache. Raises RefusedContentError
     (source packages, what a wheel must not hold), SourceError (no solution, or a wheel that needs a
     newer C library than the target's), UnreachableError, MissingToolError, DiskFullError.
     """
     task = "resolve wheels"
     listener(Started(task))
-    with cache.scratch() as folder:
+    with cache.scratch() as folder, ThreadPoolExecutor(worker_count()) as threads:
+        # the rules may have become stricter since; the index is asked meanwhile
+        checked = {
+            wheel: threads.submit(
+                _check, cache.path(wheel.sha256), wheel.filename, target, allow_scripts
+            )
+            for wheel in earlier if cache.has(wheel.sha256, wheel.size)
+        }
         pins = _resolve(requirements, target, folder, without)
         listener(Finished(task, f"{len(pins)} wheels"))
         pinned = {(pin.name, pin.version, digest) for pin in pins for digest in pin.sha256}
-        locked = [
-            wheel for wheel in earlier
-            if (wheel.name, wheel.version, wheel.sha256.value) in pinned
-            and cache.has(wheel.sha256, wheel.size)
-        ]
+        locked = [w for w in checked if (w.name, w.version, w.sha256.value) in pinned]
+        for wheel in locked:
+            checked[wheel].result()
         known = {wheel.name for wheel in locked}
         if missing := [pin for pin in pins if pin.name not in known]:
             files = _download(missing, target, folder)
@@ -118,7 +125,7 @@ def fetch_wheels(
 def _take(
     file: Path, target: Target, cache: BlobCache, listener: Listener, scripts: Collection[str]
 ) -> LockedWheel:
-    _check(file, target, scripts)
+    _check(file, file.name, target, scripts)
     digest, size = hash_file(file)
     name, version = split_wheel_name(file.name)
     cache.add_file(file, digest, move=True)
@@ -134,15 +141,15 @@ def _adopt(
                                 where=wheel.filename, needed=str(wheel.sha256))
     if hash_file(file) != (wheel.sha256, wheel.size):
         raise _other_bytes(wheel.filename)
-    _check(file, target, scripts)
+    _check(file, wheel.filename, target, scripts)
     cache.add_file(file, wheel.sha256, move=True, where=wheel.filename)
 
 
-def _check(file: Path, target: Target, scripts: Collection[str]) -> None:
-    facts = check_wheel(file, allow_scripts=scripts)
+def _check(file: Path, filename: str, target: Target, scripts: Collection[str]) -> None:
+    facts = check_wheel(file, filename=filename, allow_scripts=scripts)
     if facts.glibc is not None and facts.glibc > target.glibc:
-        raise SourceError(f"{file.name} needs a newer C library than the target has",
-                          where=file.name, found="glibc {}.{}".format(*facts.glibc),
+        raise SourceError(f"{filename} needs a newer C library than the target has",
+                          where=filename, found="glibc {}.{}".format(*facts.glibc),
                           needed="at most glibc {}.{}".format(*target.glibc))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from edgekit.system.block_reader import ALIGNMENT
@@ -54,7 +55,8 @@ class BlockWriter:
     def abandon(self) -> None:
         """Close it, whatever it holds by now."""
         self._thread.shutdown(cancel_futures=True)
-        self._close()
+        with suppress(OSError):  # something else went wrong, and is to be told
+            self._close()
 
     def _write(self, data: memoryview, offset: int) -> None:
         try:
@@ -83,9 +85,11 @@ class BlockWriter:
             self._close()
 
     def _close(self) -> None:
-        os.close(self._cached)
-        if self._direct is not None:
-            os.close(self._direct)
+        try:
+            os.close(self._cached)
+        finally:
+            if self._direct is not None:
+                os.close(self._direct)
 
 
 def _open_direct(path: Path) -> int | None:

@@ -108,6 +108,14 @@ def test_a_second_lock_fetches_only_what_changed(
     assert fetched.pop() == ["pkg"]
 
 
+def test_what_the_rules_refuse_by_now_does_not_stay(index: Path, cache: BlobCache) -> None:
+    WheelMaker(members={"pkg-1.0.data/scripts/tool": b"#!python\n"}).write(index)
+    first = lock_wheels(["pkg==1.0"], TARGET, cache, allow_scripts=("tool",))
+    assert lock_wheels(["pkg==1.0"], TARGET, cache, allow_scripts=("tool",), earlier=first) == first
+    with pytest.raises(RefusedContentError, match="tool"):
+        lock_wheels(["pkg==1.0"], TARGET, cache, earlier=first)
+
+
 def test_markers_and_tags_are_the_targets(index: Path, cache: BlobCache) -> None:
     WheelMaker(requires=('arm-only; platform_machine == "aarch64"',
                          'old-only; python_version < "3.11"')).write(index)

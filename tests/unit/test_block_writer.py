@@ -102,3 +102,22 @@ def test_one_that_is_abandoned_is_closed(tmp_path: Path) -> None:
     writer.write(filled(), 0)
     writer.abandon()
     assert set(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_a_file_system_that_fails_at_close_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    writer, close = BlockWriter(tmp_path / "a"), os.close
+    failed: list[int] = []
+
+    def fail_once(descriptor: int) -> None:
+        close(descriptor)
+        if not failed:
+            failed.append(descriptor)
+            raise OSError(errno.EIO, "at close")
+
+    monkeypatch.setattr(os, "close", fail_once)
+    writer.abandon()  # what went wrong before is what is told
+    assert failed
+    assert set(Path("/proc/self/fd").iterdir()) == before

@@ -67,6 +67,8 @@ LOOP, END = "{{ range $.Messages }}", "{{ end }}"
     ("{{ if .Prompt }}" * 25 + END * 25, "nested too deeply"),
     ("{{ " + "(" * 5000 + ".Prompt" + ")" * 5000 + " }}", "nested too deeply"),
     (LOOP * 2000, "nested too deeply"),
+    ("{{ $a := 1 }}" * 64 + "{{ .Prompt }}", "too many variables"),
+    ("{{ if .Suffix }}" + "{{ $a := 1 }}" * 64 + END + "{{ .Prompt }}", "too many variables"),
 ])
 def test_it_is_refused_when_it_is_read(text: str, words: str) -> None:
     with pytest.raises(FormatError) as caught:

@@ -139,8 +139,8 @@ def _print(arguments: Sequence[Value], setting: Setting) -> str:
     for position, value in enumerate(arguments):
         earlier = arguments[position - 1] if position else ""
         text += "" if isinstance(value, str) or isinstance(earlier, str) else " "
-        text += _formatted("v", value)
-    return setting.budget.text(text)
+        text += setting.budget.text(_formatted("v", value))
+    return text
 
 
 def _printf(arguments: Sequence[Value], setting: Setting) -> str:

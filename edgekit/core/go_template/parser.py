@@ -26,6 +26,8 @@ from edgekit.core.go_template.nodes import (
 )
 
 MAX_DEPTH = 24
+MAX_VARIABLES = 64
+"""At one place: each is looked for among all of them."""
 """Of blocks and parentheses in each other."""
 _NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)")
@@ -147,6 +149,8 @@ class _Parser:
             raise malformed("unexpected sign in an action", token.line, token.text, needed)
         if not assigns:
             self._variables += names
+            if len(self._variables) > MAX_VARIABLES:
+                raise malformed("too many variables", self.line, needed=f"at most {MAX_VARIABLES}")
         return Pipe(tuple(commands), names, assigns)
 
     def _targets(self, *, loops: bool) -> tuple[tuple[str, ...], bool]:

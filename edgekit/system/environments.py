@@ -14,14 +14,14 @@ from pathlib import Path
 
 from edgekit.core.digest import Digest, new_hasher
 from edgekit.errors import EdgekitError, HostError, InstallError
-from edgekit.system.files import remove_tree, translate_os_error
+from edgekit.system.files import all_files, remove_others, remove_tree, translate_os_error
 from edgekit.system.process import run
 from edgekit.system.volumes import hash_file
 
 INSTALL_TIMEOUT_S = 1800.0
 COMPILE_TIMEOUT_S = 1800.0
-_CANNOT_LINK = (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP, errno.ENOENT)
-"""Why files cannot have a second name here, or are gone."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What installing again would not get around; every other reason not to link is one to install."""
 
 
 def install_wheels(pack: Path, wheels: Mapping[str, Path], *, compiled: bool = True) -> None:
@@ -93,35 +93,27 @@ def share_environment(source: Path, pack: Path, installed: Digest) -> bool:
     """Link into `pack` what was once installed into `source`, the same pack of another release.
 
     True when it is there, and is byte by byte what `installed` says. False, and `pack` is as it
-    was, when it is something else, or cannot be linked. Raises HostError.
+    was, when it is something else, or cannot be linked or read. Raises DiskFullError, or HostError
+    when what was linked cannot be removed again.
     """
     before = all_files(pack)
-    linked: list[Path] = []
     try:
         for name in sorted(all_files(source) - before):
             path = pack / name
             path.parent.mkdir(parents=True, exist_ok=True)
             os.link(source / name, path, follow_symlinks=False)
-            linked.append(path)
         if added_digest(pack, before) == installed:
             return True
     except OSError as error:
-        if error.errno not in _CANNOT_LINK:
+        if error.errno in _FULL:
             raise translate_os_error(error, "linking an environment") from error
     except EdgekitError:
         pass  # it cannot be read: it is made again
-    for path in linked:
-        path.unlink()
+    try:
+        remove_others(pack, before)
+    except OSError as error:
+        raise translate_os_error(error, "unlinking an environment") from error
     return False
-
-
-def all_files(folder: Path) -> frozenset[str]:
-    """Names of all files below a folder, as seen from it."""
-    return frozenset(
-        os.path.relpath(os.path.join(directory, name), folder)  # noqa: PTH118 - 60,000 of them
-        for directory, _, names in os.walk(folder)
-        for name in names
-    )
 
 
 def _interpreter(pack: Path) -> Path:

@@ -155,14 +155,46 @@ def _sync_file_system(path: Path) -> None:
 def replace_files(source: Path, target: Path) -> None:
     """Move every file below `source`, all fsynced, to its place below `target`, durably.
 
-    Each replaces what was there in one step; other files of `target` stay. Raises OSError.
+    Each replaces what was there in one step; other files of `target` stay. What is no file where
+    one belongs, or no folder where one belongs, is removed before. Raises OSError or HostError.
     """
     for directory, _, names in os.walk(source):
         below = target / Path(directory).relative_to(source)
+        if below.is_symlink() or below.is_file():
+            below.unlink()
         ensure_directory(below)
         for name in names:
-            Path(directory, name).rename(below / name)
+            place = below / name
+            if place.is_dir() and not place.is_symlink():
+                remove_tree(place)
+            Path(directory, name).rename(place)
         fsync_directory(below)
+
+
+def all_files(folder: Path) -> frozenset[str]:
+    """Names of all files and links below a folder, as seen from it."""
+    return frozenset(
+        os.path.relpath(os.path.join(directory, name), folder)  # noqa: PTH118 - 60,000 of them
+        for directory, folders, names in os.walk(folder)
+        for name in (*names, *_links(directory, folders))
+    )
+
+
+def remove_others(folder: Path, kept: frozenset[str]) -> None:
+    """Remove files and links below a folder but those named in `kept`, and folders left empty.
+
+    Not durable by itself. Raises OSError.
+    """
+    for name in all_files(folder) - kept:
+        (folder / name).unlink()
+    for directory, _, _ in os.walk(folder, topdown=False):
+        if directory != str(folder):
+            with suppress(OSError):  # it has something
+                Path(directory).rmdir()
+
+
+def _links(directory: str, folders: list[str]) -> Iterator[str]:
+    return (name for name in folders if Path(directory, name).is_symlink())
 
 
 def switch_link(link: Path, target: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,19 +13,16 @@ from edgekit.core.host_layout import HostLayout
 from edgekit.core.install_plan import InstallPlan
 from edgekit.core.release import Entry
 from edgekit.errors import EdgekitError
-from edgekit.system.environments import (
-    added_digest,
-    all_files,
-    install_wheels,
-    share_environment,
-)
+from edgekit.system.environments import added_digest, install_wheels, share_environment
 from edgekit.system.files import (
+    all_files,
     durable_write,
     ensure_directory,
     fsync_directory,
     fsync_tree,
     link_or_copy,
     read_bounded,
+    remove_others,
     remove_tree,
     replace_files,
     switch_link,
@@ -54,8 +52,10 @@ def build_generation(plan: InstallPlan, documents: dict[str, bytes]) -> None:
     """Make the generation's folder out of blobs, units and documents; idempotent.
 
     A folder that is there already may be serving: its files are replaced one by one, each by a
-    rename, so that nothing is ever missing from it. Raises DiskFullError or HostError; on failure
-    the half-built folder is removed.
+    rename, so that nothing is ever missing from it. Environments that had to be installed replace
+    damaged ones of the same files in other releases, too; before, so that an installation that is
+    cut off does it again. Raises DiskFullError or HostError; on failure the half-built folder is
+    removed.
     """
     final = plan.layout.generation(plan.generation)
     partial = _partial(plan.layout, plan.generation)
@@ -68,15 +68,22 @@ def build_generation(plan: InstallPlan, documents: dict[str, bytes]) -> None:
             link_or_copy(
                 plan.layout.blob(entry.digest), path, mode=0o555 if entry.executable else None
             )
-        made = [_make_environment(plan, planned, partial) for planned in plan.environments]
+        made, installed_now = [], []
+        for planned in plan.environments:
+            one = _share_environment(plan, planned, partial)
+            if one is None:
+                one = _make_environment(plan, planned, partial)
+                installed_now.append(one)
+            made.append(one)
         if made:
             documents = {**documents, environment.FILE: environment.encode_environments(made)}
         _write_documents(partial, plan, documents)
         _label(partial)
         fsync_tree(partial)
+        for one in installed_now:
+            _mend_others(plan, one, partial)
         if final.is_dir():
-            replace_files(partial, final)
-            remove_tree(partial)
+            _replace(partial, final, made)
         else:
             partial.rename(final)
             fsync_directory(final.parent)
@@ -88,21 +95,73 @@ def build_generation(plan: InstallPlan, documents: dict[str, bytes]) -> None:
         raise
 
 
-def _make_environment(
+def _replace(
+    partial: Path, final: Path, made: Iterable[environment.MadeEnvironment]
+) -> None:
+    """Put what was built into the place of what is there, and leave nothing else where it made
+    environments. Cut off, these are still seen to be damaged.
+    """
+    kept = {one.prefix: all_files(partial / one.prefix) for one in made}
+    replace_files(partial, final)
+    remove_tree(partial)
+    for prefix, names in kept.items():
+        remove_others(final / prefix, names)
+        fsync_tree(final / prefix)
+
+
+def _mend_others(plan: InstallPlan, one: environment.MadeEnvironment, partial: Path) -> None:
+    """Put an environment that was installed now into other releases whose own, made of the same
+    files, is damaged. One that cannot be mended stays as it is: `scrub` names it.
+    """
+    carried, staging = _carried(one.prefix, plan.tree), partial / ".mending"
+    for name, other in _others(plan, one.prefix, one.made_of):
+        folder = plan.layout.generation(name)
+        if _is_whole(folder / one.prefix, carried, other):
+            continue
+        try:
+            for file in all_files(partial / one.prefix):
+                path = staging / one.prefix / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                os.link(partial / one.prefix / file, path, follow_symlinks=False)
+            noted = [one if row == other else row for row in _made(plan.layout, name)]
+            durable_write(staging / environment.FILE, environment.encode_environments(noted))
+            _replace(staging, folder, (one,))
+        except (OSError, EdgekitError):
+            remove_tree(staging)
+
+
+def _others(
+    plan: InstallPlan, prefix: str, made_of: str
+) -> Iterator[tuple[str, environment.MadeEnvironment]]:
+    """What other releases made of the same files at the same place, by generation."""
+    for name in installed(plan.layout):
+        if name == plan.generation:
+            continue
+        try:
+            noted = _made(plan.layout, name)
+        except EdgekitError:
+            continue
+        yield from ((name, one) for one in noted if (one.prefix, one.made_of) == (prefix, made_of))
+
+
+def _share_environment(
     plan: InstallPlan, planned: environment.PlannedEnvironment, partial: Path
-) -> environment.MadeEnvironment:
-    """Link what another release made of the same files, or make it.
+) -> environment.MadeEnvironment | None:
+    """Link what another release made of the same files; None when there is nothing to link.
 
     A release that is built again makes its own: what it has may be what is to be repaired.
     """
+    for name, one in _others(plan, str(planned.prefix), str(planned.made_of)):
+        source = plan.layout.generation(name) / one.prefix
+        if share_environment(source, partial / one.prefix, Digest.parse(one.installed)):
+            return one
+    return None
+
+
+def _make_environment(
+    plan: InstallPlan, planned: environment.PlannedEnvironment, partial: Path
+) -> environment.MadeEnvironment:
     layout, pack = plan.layout, partial / str(planned.prefix)
-    for name in installed(layout):
-        for one in _made(layout, name) if name != plan.generation else ():
-            if (one.prefix, one.made_of) != (str(planned.prefix), str(planned.made_of)):
-                continue
-            source = layout.generation(name) / one.prefix
-            if share_environment(source, pack, Digest.parse(one.installed)):
-                return one
     before = all_files(pack)
     install_wheels(pack, {name: layout.blob(digest) for name, digest in planned.wheels})
     return environment.MadeEnvironment(
@@ -113,31 +172,48 @@ def _make_environment(
 def damaged_environments(
     layout: HostLayout, generation: str, tree: Iterable[Entry]
 ) -> tuple[Path, ...]:
-    """Packs of a release, with these files, in which not all is as it was installed."""
-    names = [str(entry.path) for entry in tree]
-    found = []
-    for one in _made(layout, generation):
-        prefix = f"{one.prefix}/"
-        carried = frozenset(n.removeprefix(prefix) for n in names if n.startswith(prefix))
-        pack = layout.generation(generation) / one.prefix
-        try:
-            whole = added_digest(pack, carried) == Digest.parse(one.installed)
-        except EdgekitError:
-            whole = False
-        if not whole:
-            found.append(pack)
-    return tuple(found)
+    """Packs of a release, with these files, in which not all is as it was installed.
+
+    A note that cannot be read is damaged itself, and is what is named.
+    """
+    folder, entries = layout.generation(generation), tuple(tree)
+    try:
+        noted = _made(layout, generation)
+    except EdgekitError:
+        return (folder / environment.FILE,)
+    return tuple(
+        folder / one.prefix for one in noted
+        if not _is_whole(folder / one.prefix, _carried(one.prefix, entries), one)
+    )
+
+
+def _is_whole(
+    pack: Path, carried: frozenset[str], one: environment.MadeEnvironment
+) -> bool:
+    try:
+        return added_digest(pack, carried) == Digest.parse(one.installed)
+    except EdgekitError:
+        return False
+
+
+def _carried(prefix: str, tree: Iterable[Entry]) -> frozenset[str]:
+    """The files of a pack that came with the set, as seen from the pack."""
+    names, start = (str(entry.path) for entry in tree), f"{prefix}/"
+    return frozenset(name.removeprefix(start) for name in names if name.startswith(start))
 
 
 def _made(layout: HostLayout, generation: str) -> tuple[environment.MadeEnvironment, ...]:
-    """What a release says it made; nothing when it says nothing that can be understood."""
+    """What a release says it made; nothing when it is of before such notes. Raises EdgekitError."""
     path = layout.generation(generation) / environment.FILE
     try:
-        return environment.parse_environments(
-            read_bounded(path, environment.MAX_BYTES, environment.FILE)
-        )
-    except EdgekitError:
+        path.lstat()
+    except FileNotFoundError:
         return ()
+    except OSError as error:
+        raise translate_os_error(error, f"reading {path.name}") from error
+    return environment.parse_environments(
+        read_bounded(path, environment.MAX_BYTES, environment.FILE)
+    )
 
 
 def _write_documents(folder: Path, plan: InstallPlan, documents: dict[str, bytes]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -22,8 +24,9 @@ from edgekit.core.install_plan import InstallPlan
 from edgekit.core.names import RelPath
 from edgekit.core.release import Entry
 from edgekit.engines.carried_python import carried_python, python_program
-from edgekit.errors import FormatError
-from edgekit.system.environments import added_digest, all_files, share_environment
+from edgekit.errors import DiskFullError, FormatError
+from edgekit.system.environments import added_digest, share_environment
+from edgekit.system.files import all_files
 from edgekit.system.generations import (
     build_generation,
     damaged_environments,
@@ -114,6 +117,46 @@ def test_what_is_not_as_it_was_installed_is_not_taken(
     assert all_files(new) == {"carried"}
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EUCLEAN, errno.EACCES, errno.ENOSYS])
+def test_what_cannot_be_linked_is_not_taken_and_leaves_nothing(
+    packs: tuple[Path, Path, Digest], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    old, new, installed = packs
+    refuse_second_link(monkeypatch, number)
+    assert not share_environment(old, new, installed)
+    assert sorted(path.name for path in new.rglob("*")) == ["carried"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_ends_it(
+    packs: tuple[Path, Path, Digest], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    refuse_second_link(monkeypatch, number)
+    with pytest.raises(DiskFullError):
+        share_environment(*packs)
+
+
+def refuse_second_link(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """What no file system does on request: the second link fails with this error."""
+    link = os.link
+
+    def once(source: Path, target: Path, **options: bool) -> None:
+        monkeypatch.setattr(os, "link", fail)
+        link(source, target, **options)
+
+    def fail(source: Path, target: Path, **options: bool) -> None:
+        raise OSError(number, os.strerror(number), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", once)
+
+
+def test_a_file_in_a_folders_place_is_not_linked_over(packs: tuple[Path, Path, Digest]) -> None:
+    old, new, installed = packs
+    (new / "site").write_text("a file", "utf-8")
+    assert not share_environment(old, new, installed)
+    assert all_files(new) == {"carried", "site"}
+
+
 # ------------------------------------------------------------------------------- releases
 
 
@@ -181,9 +224,98 @@ def test_the_next_release_links_what_the_last_one_made(release: InstallPlan) -> 
     module.write_text("word = 'damaged'\n", "utf-8")
     pack = layout.generation("demo-2") / str(PREFIX)
     assert damaged_environments(layout, "demo-2", release.tree) == (pack,)
-    build_generation(replace(release, generation="demo-3"), {})
-    assert module_of(release, "demo-3").read_text("utf-8") == "word = 'hello'\n"
     build_generation(second, {})
     assert damaged_environments(layout, "demo-2", release.tree) == ()
     assert module_of(release, "demo-2").read_text("utf-8") == "word = 'hello'\n"
     assert word_of(release, "demo-2") == "hello"
+
+
+def test_damage_that_two_releases_share_is_mended_in_both(release: InstallPlan) -> None:
+    layout = release.layout
+    names = ("shared-1", "shared-2", "shared-3")
+    for name in names[:2]:
+        build_generation(replace(release, generation=name), {})
+    module = module_of(release, "shared-2")
+    assert module.stat().st_ino == module_of(release, "shared-1").stat().st_ino
+    for repaired in (names[1], names[2]):  # the release itself, and a new one
+        module = module_of(release, "shared-2")
+        module.chmod(0o644)
+        module.write_text("word = 'damaged'\n", "utf-8")
+        assert damaged_environments(layout, "shared-1", release.tree)
+        build_generation(replace(release, generation=repaired), {})
+        for name in names[: names.index(repaired) + 1]:
+            assert damaged_environments(layout, name, release.tree) == ()
+            assert word_of(release, name) == "hello"
+        hidden = [path.name for path in layout.generations.iterdir() if path.name[0] == "."]
+        assert hidden == []
+
+
+@pytest.mark.parametrize(
+    "harm", ["more", "a folder of more", "folder for file", "file for folder", "link for folder",
+             "link to a folder", "note", "note is a folder", "note of another kind"]
+)
+def test_a_repair_leaves_what_was_installed_and_nothing_else(
+    release: InstallPlan, tmp_path: Path, harm: str
+) -> None:
+    layout, mine = release.layout, replace(release, generation="harmed")
+    build_generation(mine, {})
+    folder = layout.generation("harmed")
+    was, note, module = all_files(folder), folder / "environments.json", module_of(mine, "harmed")
+    (tmp_path / "elsewhere").mkdir()
+    if harm == "more":
+        module.with_name("sitecustomize.py").write_text("1", "utf-8")
+    elif harm == "a folder of more":
+        (module.parent / "a/b").mkdir(parents=True)
+        (module.parent / "a/b/c.py").write_text("1", "utf-8")
+    elif harm == "folder for file":
+        module.unlink()
+        (module / "deep").mkdir(parents=True)
+        (module / "deep/file").write_text("1", "utf-8")
+    elif harm in ("file for folder", "link for folder"):
+        shutil.rmtree(module.parent)
+        if harm == "file for folder":
+            module.parent.write_text("1", "utf-8")
+        else:
+            module.parent.symlink_to(tmp_path / "elsewhere")
+    elif harm == "link to a folder":
+        module.with_name("more").symlink_to(tmp_path / "elsewhere")
+    elif harm == "note":
+        note.write_bytes(b"\0" * 100)
+    elif harm == "note is a folder":
+        note.unlink()
+        note.mkdir()
+    else:
+        note.write_text(note.read_text("utf-8").replace("/1", "/9"), "utf-8")
+    damaged = folder / str(PREFIX) if "note" not in harm else note
+    assert damaged_environments(layout, "harmed", release.tree) == (damaged,)
+    build_generation(mine, {})
+    assert damaged_environments(layout, "harmed", release.tree) == ()
+    assert all_files(folder) == was
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert not (module.parent / "a").exists()
+    assert word_of(mine, "harmed") == "hello"
+
+
+def test_a_release_without_a_note_is_an_older_one(release: InstallPlan) -> None:
+    build_generation(replace(release, generation="old"), {})
+    (release.layout.generation("old") / "environments.json").unlink()
+    assert damaged_environments(release.layout, "old", release.tree) == ()
+
+
+def test_a_repair_that_is_cut_off_is_done_again(
+    release: InstallPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, mine = release.layout, replace(release, generation="cut")
+    build_generation(mine, {})
+    module_of(mine, "cut").with_name("more.py").write_text("1", "utf-8")
+
+    def cut(folder: Path, kept: frozenset[str]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("edgekit.system.generations.remove_others", cut)
+        with pytest.raises(KeyboardInterrupt):
+            build_generation(mine, {})
+    assert damaged_environments(layout, "cut", release.tree)
+    build_generation(mine, {})
+    assert damaged_environments(layout, "cut", release.tree) == ()

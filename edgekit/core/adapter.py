@@ -16,7 +16,8 @@ from edgekit.errors import FormatError
 
 FORMATS = ("gguf", "safetensors")
 MAX_ADAPTERS = 16
-MAX_RANK = 1024
+MAX_RANKS = {"gguf": 1024, "safetensors": 512}
+"""By format: of safetensors, the most that vLLM makes room for (config/lora.py MaxLoRARanks)."""
 MAX_WIDTH = 1 << 24
 MAX_ADAPTER_BYTES = 1 << 40
 
@@ -65,12 +66,13 @@ def adapter_table(adapter: CarriedAdapter) -> dict[str, Any]:
 
 def parse_adapter(fields: Fields) -> CarriedAdapter:
     """One adapter of a manifest. Raises FormatError."""
+    format_ = fields.text("format", choices=FORMATS)
     adapter = CarriedAdapter(
         name=fields.text("name", pattern=NAME_PATTERN),
-        format=fields.text("format", choices=FORMATS),
+        format=format_,
         license=fields.text("license", max_length=100),
         files=tuple(map(RelPath, fields.texts("files", max_items=16, max_length=1024))),
-        shape=_shape(fields.table("shape")),
+        shape=_shape(fields.table("shape"), format_),
         canaries=parse_canaries(fields),
     )
     fields.finish()
@@ -79,10 +81,10 @@ def parse_adapter(fields: Fields) -> CarriedAdapter:
     return adapter
 
 
-def _shape(fields: Fields) -> AdapterShape:
+def _shape(fields: Fields, format_: str) -> AdapterShape:
     shape = AdapterShape(
         bytes=fields.integer("bytes", low=1, high=MAX_ADAPTER_BYTES),
-        rank=fields.integer("rank", low=1, high=MAX_RANK),
+        rank=fields.integer("rank", low=1, high=MAX_RANKS[format_]),
         width=fields.integer("width", low=1, high=MAX_WIDTH),
     )
     fields.finish()
@@ -95,8 +97,11 @@ def asked_with(numbers: Iterable[int]) -> list[dict[str, Any]]:
 
 
 def vllm_adapter(number: int) -> str:
-    """The name by which vLLM is asked to use an adapter, in the place of a model's."""
-    return f"adapter-{number}"
+    """The name by which vLLM is asked to use an adapter, in the place of a model's.
+
+    Begins as no model's name does (NAME_PATTERN): the model beside it has none of these.
+    """
+    return f"_adapter-{number}"
 
 
 def check_adapters(model: str, adapters: Iterable[CarriedAdapter]) -> None:

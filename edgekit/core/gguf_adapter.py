@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from edgekit.core.adapter import MAX_RANK, AdapterShape
+from edgekit.core.adapter import MAX_RANKS, AdapterShape
 from edgekit.core.gguf import GgufHeader, Tensor
 from edgekit.errors import WeightsError
 
@@ -93,4 +93,4 @@ def _fits(changed: Tensor, first: Tensor, second: Tensor) -> bool:
     if sizes[2:] != a[2:] or sizes[2:] != b[2:]:
         return False
     inner, outer = (a[0], (b[1], a[1])) if changed.name == _LOOKED_UP else (a[1], (a[0], b[1]))
-    return inner == b[0] and 1 <= inner <= MAX_RANK and outer == sizes[:2]
+    return inner == b[0] and 1 <= inner <= MAX_RANKS["gguf"] and outer == sizes[:2]

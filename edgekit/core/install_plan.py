@@ -5,10 +5,11 @@ Pure. The order of the steps is the order of the invariants I1 to I10 in bundle-
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.core.adapter import CarriedAdapter
 from edgekit.core.appliance import (
     HOST_MEMORY,
     Appliance,
@@ -338,7 +339,7 @@ def engine_settings(
             for prompt, answer in adapter.canaries
         ),
         task=task,
-        planned=tuple(sorted(_reported(pack, chosen).items())),
+        planned=tuple(sorted(_reported(pack, chosen, adapters).items())),
         placement=chosen.serving.placement,
         min_tokens_per_second=dict(model.min_tokens_per_second).get(chosen.serving.placement, 0),
         claims=_claims(selection),
@@ -349,13 +350,16 @@ def engine_settings(
     )
 
 
-def _reported(pack: EnginePack, chosen: Candidate) -> dict[str, int]:
+def _reported(
+    pack: EnginePack, chosen: Candidate, adapters: Sequence[CarriedAdapter]
+) -> dict[str, int]:
     """What was planned and the engine will say something about."""
     serving = chosen.serving
     terms = need_terms(chosen.need) if chosen.need else {}
     if pack.kind == "vllm" and chosen.need:
         ranks = serving.tensor_parallel * serving.pipeline_parallel
-        terms |= vllm_terms(chosen.need, serving.kv_cache_tokens, ranks)
+        files = sum(adapter.shape.bytes for adapter in adapters)
+        terms |= vllm_terms(chosen.need, serving.kv_cache_tokens, ranks, files)
     return terms
 
 

@@ -22,11 +22,15 @@ _A, _B = ".lora_A.weight", ".lora_B.weight"
 _TYPES = ("F32", "F16", "BF16")
 _FREE = frozenset((
     "base_model_name_or_path", "inference_mode", "lora_dropout", "megatron_core", "peft_version",
-    "qalora_group_size", "revision", "target_modules",
+    "qalora_group_size", "revision",
 ))
-"""Keys that say where it comes from or how it was trained, and one that the tensors say better."""
-_INITS = (True, False, "gaussian", "eva", "orthogonal", "mica", "lora_ga")
-"""Ways to begin the training that leave the model's own weights as they are."""
+"""Keys that say where it comes from or how it was trained."""
+_ENDS = ("embed_tokens", "lm_head")
+"""Modules of which vLLM does not start with a pair: the embedding and the logits."""
+_INITS = (True, False, "gaussian", "orthogonal", "mica")
+"""Ways to begin the training that leave the model's own weights as they are, and that have no table
+of their own in the configuration.
+"""
 _KNOWN: dict[str, tuple[object, ...]] = {
     "bias": ("none",),
     "init_lora_weights": _INITS,
@@ -73,8 +77,17 @@ def _config_problem(config: Any) -> str | None:
         return f"r is not a number from 1 to {LORA_RANKS[-1]}"
     if type(alpha) is bool or not (isinstance(alpha, int | float) and 0 < alpha <= MAX_ALPHA):
         return f"lora_alpha is not a number above 0 and at most {MAX_ALPHA}"
+    modules = config.get("target_modules")
+    if not modules or not (
+        isinstance(modules, str)
+        or (isinstance(modules, list) and all(isinstance(one, str) for one in modules))
+    ):
+        return "target_modules names no modules"  # vLLM does not load it without
+    named = [modules] if isinstance(modules, str) else modules
+    if any(one.rpartition(".")[2] in _ENDS for one in named):
+        return f"its target_modules name one of {', '.join(_ENDS)}"
     for key, value in config.items():
-        if key in _FREE or key in ("r", "lora_alpha"):
+        if key in _FREE or key in ("r", "lora_alpha", "target_modules"):
             continue
         # compared with the type: 0 and 0.0 are not False
         allowed = [(type(one), one) for one in _KNOWN.get(key, _OFF)]
@@ -95,6 +108,8 @@ def _pair_problem(
             return f"{label} is not one of a pair"
         if ".experts." in stem:
             return f"{label} is for experts"
+        if stem.rpartition(".")[2] in _ENDS:
+            return f"{label} is for the embedding or the logits"
         if tensor.dtype not in _TYPES:
             return f"{label} is {tensor.dtype}, not one of {', '.join(_TYPES)}"
         if stem + (_B if letter == _A else _A) not in found:

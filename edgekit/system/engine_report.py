@@ -38,9 +38,10 @@ def read_report(socket: Path) -> tuple[Buffer, ...]:
     fields.text("schema", choices=("edgekit.engine-report/1",))
     found = []
     for item in fields.items("buffers", max_items=256):
+        size = "size" if "size" in item else "bytes"  # what releases before vLLM's reports wrote
         found.append(
             Buffer(
-                item.text("kind"), item.text("device"), item.integer("size", low=0, high=1 << 50)
+                item.text("kind"), item.text("device"), item.integer(size, low=0, high=1 << 50)
             )
         )
         item.finish()

@@ -256,6 +256,15 @@ def test_a_manifest_with_adapters_round_trips_and_one_without_is_as_it_was() -> 
         parse_manifest(encode_manifest(whole).replace(b'"rank":4', b'"rank":0'))
 
 
+@pytest.mark.parametrize(("format_", "most"), [("gguf", 1024), ("safetensors", 512)])
+def test_a_rank_is_one_that_the_formats_engine_has_room_for(format_: str, most: int) -> None:
+    one = replace(CARRIED, format=format_, shape=replace(CARRIED.shape, rank=most))
+    assert parse_manifest(encode_manifest(manifest(one))) == manifest(one)
+    more = replace(one, shape=replace(one.shape, rank=most + 1))
+    with pytest.raises(FormatError):
+        parse_manifest(encode_manifest(manifest(more)))
+
+
 def test_memory_has_a_term_for_all_of_them_and_what_one_computes() -> None:
     variant = manifest().models[0].variants[0]
     plain = LlamaShape(variant)

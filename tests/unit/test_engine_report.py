@@ -22,7 +22,7 @@ from edgekit.core.planning.engine_report import (
 from edgekit.core.planning.values import MemoryNeed, MemoryTerm
 from edgekit.errors import EngineError
 from edgekit.supervisor.tap import Tap, check_report
-from edgekit.system.engine_report import report_path
+from edgekit.system.engine_report import keep_report, read_report, report_path
 from edgekit.system.process import spawn
 
 MIB = 1 << 20
@@ -129,6 +129,15 @@ def test_the_report_is_kept_beside_the_socket_and_warns(tmp_path: Path) -> None:
         "cache tokens: planned 2000 tokens, the engine took 2176 (+8.8 %)"]
     with pytest.raises(EngineError, match="on the processor"):
         check_report(replace(wrong, placement="gpu"), ON_CPU)
+
+
+@pytest.mark.parametrize("key", ["size", "bytes"])
+def test_a_report_reads_back_and_so_does_one_of_a_release_before(tmp_path: Path, key: str) -> None:
+    socket = tmp_path / "engine.sock"
+    keep_report(socket, ON_CPU)
+    kept = report_path(socket).read_text("utf-8")
+    report_path(socket).write_text(kept.replace('"size"', f'"{key}"'), "utf-8")
+    assert read_report(socket) == ON_CPU
 
 
 def test_an_engine_that_does_not_say_where_it_computes_is_not_vouched_for(tmp_path: Path) -> None:

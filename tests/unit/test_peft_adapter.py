@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from edgekit.core.adapter import AdapterShape, CarriedAdapter
+from edgekit.core.adapter import MAX_RANKS, AdapterShape, CarriedAdapter, vllm_adapter
 from edgekit.core.engine_pack import EnginePack
 from edgekit.core.launch import Start, plan_launch
-from edgekit.core.names import RelPath
+from edgekit.core.names import RelPath, is_portable_name
 from edgekit.core.peft_adapter import CONFIG, TENSORS
+from edgekit.core.planning.engine_report import WEIGHTS, vllm_terms
 from edgekit.core.planning.values import Serving
 from edgekit.core.planning.vllm_memory import VllmShape, adapter_bytes, lora_room, vllm_need
 from edgekit.errors import EdgekitError
@@ -84,7 +85,12 @@ def test_what_fits_its_model_passes_and_says_what_planning_reads(tmp_path: Path)
      {"layer_replication": [[0, 4]]}, {"alora_invocation_tokens": [1]}, {"use_qalora": True},
      {"auto_mapping": {"base_model_class": "X"}}, {"task_type": "SEQ_CLS"},
      {"vllm_lora_scaling_factor": 5.0}, {"something_new": 1}, {"use_rslora": "yes"},
-     {"auto_map": {"AutoModel": "evil.Model"}}],
+     {"auto_map": {"AutoModel": "evil.Model"}},
+     {"target_modules": None}, {"target_modules": []}, {"target_modules": ""},
+     {"target_modules": ["q_proj", 5]}, {"target_modules": {"q_proj": 1}},
+     {"target_modules": ["q_proj", "lm_head"]}, {"target_modules": ["model.embed_tokens"]},
+     {"target_modules": "lm_head"}, {"init_lora_weights": "eva"},
+     {"init_lora_weights": "lora_ga"}],
     ids=str,
 )
 def test_a_configuration_that_asks_for_more_is_refused(
@@ -93,6 +99,12 @@ def test_a_configuration_that_asks_for_more_is_refused(
     with pytest.raises(EdgekitError) as caught:
         checked(tmp_path, PEFT | changes)
     assert caught.value.exit_code in (ExitCode.MODEL_FORMAT, ExitCode.REFUSED_CONTENT)
+
+
+def test_a_configuration_without_modules_is_refused(tmp_path: Path) -> None:
+    config = {key: value for key, value in PEFT.items() if key != "target_modules"}
+    with pytest.raises(EdgekitError, match="target_modules"):
+        checked(tmp_path, config)
 
 
 @pytest.mark.parametrize("config", ["", "[]", "5", "{", '{"r":4,"r":8}', "null"])
@@ -117,6 +129,10 @@ HOSTILE: dict[str, Sizes] = {
     "no root": {name.removeprefix("base_model.model."): size for name, size in GOOD.items()},
     "whole weights": GOOD | {"base_model.model.model.layers.0.self_attn.v_proj.weight": (128, 256)},
     "an embedding": GOOD | {"base_model.model.model.embed_tokens.lora_embedding_A": (4, 1024)},
+    "the embedding": {"base_model.model.model.embed_tokens.lora_A.weight": (4, 256),
+                      "base_model.model.model.embed_tokens.lora_B.weight": (1024, 4)},
+    "the logits": {"base_model.model.lm_head.lora_A.weight": (4, 256),
+                   "base_model.model.lm_head.lora_B.weight": (1024, 4)},
     "a magnitude": GOOD | {PAIR.format("magnitude_vector"): (128,)},
     "experts": {name.replace("self_attn", "mlp.experts.0"): size for name, size in GOOD.items()},
     "a name without a stem": {".lora_A.weight": (4, 256), ".lora_B.weight": (128, 4)},
@@ -129,6 +145,12 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, sizes: Sizes) -> No
         checked(tmp_path, sizes=sizes)
     assert caught.value.exit_code == ExitCode.MODEL_FORMAT
     assert caught.value.where == f"a/{TENSORS}"
+
+
+@pytest.mark.parametrize("name", ["the embedding", "the logits"])
+def test_an_adapter_of_the_ends_is_refused_as_such(tmp_path: Path, name: str) -> None:
+    with pytest.raises(EdgekitError, match="embedding or the logits"):
+        checked(tmp_path, sizes=HOSTILE[name])
 
 
 def test_an_adapter_of_experts_is_refused_as_such(tmp_path: Path) -> None:
@@ -168,15 +190,17 @@ def test_vllm_is_told_of_all_of_them() -> None:
     start = Start("/g/e/v/python/bin/python3", "m", (("config.json", "/c"),), "/s.sock", serving,
                   adapters=adapters, adapter_rank=9)
     text = " ".join(plan_launch(pack, start).argv)
-    for option in (f"--adapter-file adapter-0/{CONFIG}=/0c", "--enable-lora", "--max-loras 2",
-                   f"--adapter-file adapter-1/{TENSORS}=/1t", "--max-lora-rank 16"):
+    for option in (f"--adapter-file _adapter-0/{CONFIG}=/0c", "--enable-lora", "--max-loras 2",
+                   f"--adapter-file _adapter-1/{TENSORS}=/1t", "--max-lora-rank 16"):
         assert option in text
+    assert not any(is_portable_name(vllm_adapter(number)) for number in range(16))  # no model's
     assert text.index("--adapter-file") < text.index(" -- ") < text.index("--enable-lora")
 
 
 def test_memory_has_room_for_each_of_them_in_every_layer() -> None:
     one = AdapterShape(1000, 5, 32)
     assert [lora_room(rank) for rank in (1, 2, 8, 9, 300, 512)] == [1, 8, 8, 16, 320, 512]
+    assert lora_room(MAX_RANKS["safetensors"]) == MAX_RANKS["safetensors"]
     assert adapter_bytes(DEMO, ()) == 0
     # what vLLM 0.32.0 was seen to allocate: tests/vllm asks it again, for other shapes
     assert adapter_bytes(DEMO, (one, one)) == 679_936 + 2000
@@ -185,6 +209,13 @@ def test_memory_has_room_for_each_of_them_in_every_layer() -> None:
     assert need.host - without.host == need.of("adapters") == adapter_bytes(DEMO, (one,))
     on_device = vllm_need(DEMO, context=64, slots=1, tensor=2, adapters=(one,))
     assert on_device.of("adapters") == 2 * adapter_bytes(DEMO, (one,))
+
+
+def test_the_room_is_counted_with_the_weights_that_vllm_loads() -> None:
+    adapters = (AdapterShape(1000, 5, 32), AdapterShape(500, 8, 32))
+    need = vllm_need(DEMO, context=64, slots=1, adapters=adapters)
+    room = adapter_bytes(DEMO, tuple(AdapterShape(0, one.rank, 32) for one in adapters))
+    assert vllm_terms(need, 0, 1, 1500) == {WEIGHTS: need.of(WEIGHTS) + room}
 
 
 def test_its_own_file_is_the_one_with_the_tensors() -> None:

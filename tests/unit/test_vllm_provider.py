@@ -276,7 +276,7 @@ def test_a_model_that_was_made_from_another_is_asked_by_the_others_name() -> Non
 
 def test_an_adapter_is_asked_for_in_the_place_of_a_model() -> None:
     asked = job(CHAT_TARGET, messages=[], lora=[{"id": 3, "scale": 1.0}])
-    assert for_vllm(asked, asked.body)[1] == {"model": "adapter-3", "messages": []}
+    assert for_vllm(asked, asked.body)[1] == {"model": "_adapter-3", "messages": []}
 
 
 def test_calls_about_tokens_are_translated_both_ways() -> None:

@@ -104,11 +104,15 @@ def need_terms(need: MemoryNeed) -> dict[str, int]:
     return {name: need.of(name) for name in COMPARED if need.of(name)}
 
 
-def vllm_terms(need: MemoryNeed, tokens: int, ranks: int) -> dict[str, int]:
+def vllm_terms(need: MemoryNeed, tokens: int, ranks: int, files: int = 0) -> dict[str, int]:
     """What vLLM is held to: tokens of its cache where they are foreseen, and, on one accelerator,
     the weights: of several, each says only its own part.
+
+    It makes the room for adapters while it loads the weights and counts it with them. What was read
+    of the adapters' own files, `files` bytes of that term, comes later.
     """
-    weights = need.of(WEIGHTS) if need.device and ranks == 1 else 0
+    loaded = need.of(WEIGHTS) + need.of("adapters") - files
+    weights = loaded if need.device and ranks == 1 else 0
     return {name: size for name, size in ((TOKENS, tokens), (WEIGHTS, weights)) if size}
 
 

@@ -35,7 +35,12 @@ from edgekit.operations.host_records import (
 from edgekit.operations.host_trust import check_may_serve
 from edgekit.operations.unfinished import read_marker
 from edgekit.system.clock import boot_id, wall_clock
-from edgekit.system.files import durable_write, exclusive_lock, read_bounded
+from edgekit.system.files import (
+    durable_write,
+    exclusive_lock,
+    read_bounded,
+    translate_os_error,
+)
 from edgekit.system.generations import installed, label_generation
 from edgekit.system.services import AUDIT_WRITER, Services, UnitState, appliance_units
 
@@ -95,6 +100,16 @@ def check_after_boot(
     return report
 
 
+def give_labels(layout: HostLayout, services: Manager) -> int:
+    """Do B0 alone, for an operator: no unit is started or stopped, and nothing is judged.
+
+    Returns how many programs and units had to be labelled. Raises BusyError; HostError when some
+    could not be, after all others were.
+    """
+    with exclusive_lock(layout.lock, "this host"):
+        return _give_labels(layout, services)
+
+
 def load_boot_report(layout: HostLayout) -> BootReport | None:
     """The last report, None when there is none. Raises FormatError when it is damaged."""
     path = _report_path(layout)
@@ -117,9 +132,7 @@ def load_boot_report(layout: HostLayout) -> BootReport | None:
 def _check(layout: HostLayout, services: Manager, patience: Patience) -> BootReport:
     generation = require_generation(layout)
     with contextlib.suppress(EdgekitError):  # B0; `doctor` names what is left without
-        labelled = [label_generation(layout, name) for name in installed(layout)]
-        if any(labelled):
-            services.reload()
+        _give_labels(layout, services)
     verdict, reason = _judge(layout, generation, services, patience)
     serves = generation
     if verdict == FAILED:
@@ -129,6 +142,16 @@ def _check(layout: HostLayout, services: Manager, patience: Patience) -> BootRep
         else:
             verdict, serves, reason = _go_back(layout, generation, target, reason, services)
     return BootReport(boot_id(), generation, verdict, reason, serves, wall_clock())
+
+
+def _give_labels(layout: HostLayout, services: Manager) -> int:
+    labelled = [label_generation(layout, name) for name in installed(layout)]
+    given = sum(number for number, _ in labelled)
+    if given:
+        services.reload()
+    for error in (error for _, refused in labelled for error in refused):
+        raise translate_os_error(error, "labelling programs and units") from error
+    return given
 
 
 def _judge(

@@ -219,6 +219,9 @@ class Installation:
         }
         sealed = replace(self._plan, appliance=seal_weights(self._plan.appliance))
         generations.build_generation(sealed, documents)  # I4
+        if lost := generations.mislabelled(self._layout, self._plan.generation):
+            text = f"{len(lost)} programs and units cannot get their SELinux labels here"
+            self._listener(Warned(text))
         return ensure_api_keys(self._layout, renew=self._first_ever)
 
     def _load_images(self) -> tuple[str, ...]:

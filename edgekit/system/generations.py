@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -78,7 +79,7 @@ def build_generation(plan: InstallPlan, documents: dict[str, bytes]) -> None:
         if made:
             documents = {**documents, environment.FILE: environment.encode_environments(made)}
         _write_documents(partial, plan, documents)
-        _label(partial)
+        _require_labels(plan.layout, partial)
         fsync_tree(partial)
         for one in installed_now:
             _mend_others(plan, one, partial)
@@ -226,38 +227,54 @@ def _write_documents(folder: Path, plan: InstallPlan, documents: dict[str, bytes
             durable_write(folder / "units" / name, text.encode())
 
 
-def label_generation(layout: HostLayout, generation: str) -> bool:
+def label_generation(layout: HostLayout, generation: str) -> tuple[int, list[OSError]]:
     """Label programs and units where a policy is loaded: a relabelled host has lost that.
 
-    Returns whether there was anything to do. Raises HostError.
+    Returns how many had to be labelled and were, and why others could not be.
     """
-    try:
-        return _label(layout.generation(generation))
-    except OSError as error:
-        raise translate_os_error(error, "labelling the generation") from error
+    return _label(layout, layout.generation(generation))
 
 
 def mislabelled(layout: HostLayout, generation: str) -> tuple[Path, ...]:
     """Programs and units that a loaded policy takes for plain data. Raises HostError."""
     try:
         return tuple(
-            path for path, example in _examples(layout.generation(generation))
+            path for path, example in _examples(layout, layout.generation(generation))
             if not is_labelled_like(path, example)
         )
     except OSError as error:
         raise translate_os_error(error, "reading labels") from error
 
 
-def _label(folder: Path) -> bool:
-    lost = [pair for pair in _examples(folder) if not is_labelled_like(*pair)]
-    for path, example in lost:
-        label_like(path, example)
-    return bool(lost)
+def _require_labels(layout: HostLayout, folder: Path) -> None:
+    """Label a release that is built; a file system without labels of its own may keep it."""
+    for error in _label(layout, folder)[1]:
+        if error.errno != errno.ENOTSUP:
+            raise error
 
 
-def _examples(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Each program and unit of a generation, with the place whose label it needs, if any."""
-    if not has_policy():
+def _label(layout: HostLayout, folder: Path) -> tuple[int, list[OSError]]:
+    given, refused = 0, []
+    try:
+        pairs = list(_examples(layout, folder))
+    except OSError as error:
+        return 0, [error]
+    for path, example in pairs:
+        try:
+            if not is_labelled_like(path, example):
+                label_like(path, example)
+                given += 1
+        except OSError as error:
+            refused.append(error)
+    return given, refused
+
+
+def _examples(layout: HostLayout, folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Each program and unit of a generation, with the place whose label it needs, if any.
+
+    Below a private root none needs any: no systemd starts what lies there.
+    """
+    if layout.is_private or not has_policy():
         return
     for path in sorted(folder.rglob("*")):
         if path.parent == folder / "units":

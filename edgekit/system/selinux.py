@@ -7,6 +7,7 @@ labels, so they are taken from the folders that the host keeps programs and unit
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -22,8 +23,14 @@ def has_policy(*, loaded: Path = _LOADED) -> bool:
 
 
 def is_labelled_like(path: Path, example: Path) -> bool:
-    """Whether a file's label is its example's. Raises OSError when either has none."""
-    return os.getxattr(path, _LABEL) == os.getxattr(example, _LABEL)
+    """Whether a file's label is its example's. Raises OSError when the example has none."""
+    wanted = os.getxattr(example, _LABEL)
+    try:
+        return os.getxattr(path, _LABEL) == wanted
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return False
+        raise
 
 
 def label_like(path: Path, example: Path) -> None:

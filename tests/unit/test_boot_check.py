@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from collections.abc import Iterator
@@ -15,13 +16,20 @@ import pytest
 from edgekit.core import trust
 from edgekit.core.appliance import Appliance, CanaryCheck, encode_appliance
 from edgekit.core.host_layout import HostLayout
-from edgekit.errors import AuditUnavailableError, ConfigError, RollbackError
+from edgekit.errors import (
+    AuditUnavailableError,
+    BusyError,
+    ConfigError,
+    HostError,
+    RollbackError,
+)
 from edgekit.operations import boot_check
 from edgekit.operations.audit import tail_audit
 from edgekit.operations.boot_check import (
     BootReport,
     Patience,
     check_after_boot,
+    give_labels,
     load_boot_report,
     load_fallbacks,
 )
@@ -165,20 +173,56 @@ def test_a_release_that_answers_stays(site: Site) -> None:
     assert load_boot_report(site.layout) == report
 
 
-@pytest.mark.parametrize("relabelled", [True, False])
+Labelled = tuple[int, list[OSError]]
+REFUSED = OSError(errno.EIO, "Input/output error", "/opt/x")
+
+
+def label_as(monkeypatch: pytest.MonkeyPatch, results: dict[str, Labelled]) -> None:
+    """What labelling each release comes to."""
+    monkeypatch.setattr(boot_check, "label_generation", lambda _layout, name: results[name])
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "reloads"),
+    [
+        ((0, []), (0, []), 0),
+        ((0, []), (2, []), 1),
+        ((2, []), (2, []), 1),  # a release to go back to needs its labels, too
+        ((0, [REFUSED]), (2, []), 1),
+        ((2, []), (0, [REFUSED]), 1),
+        ((1, [REFUSED]), (0, []), 1),
+        ((0, [REFUSED]), (0, [REFUSED]), 0),
+    ],
+)
 def test_labels_are_given_again_and_the_manager_is_told(
-    site: Site, monkeypatch: pytest.MonkeyPatch, relabelled: bool
+    site: Site, monkeypatch: pytest.MonkeyPatch, older: Labelled, newer: Labelled, reloads: int
 ) -> None:
-    seen: list[str] = []
-
-    def label(layout: HostLayout, name: str) -> bool:
-        seen.append(name)
-        return relabelled and name == site.old
-
-    monkeypatch.setattr(boot_check, "label_generation", label)
+    label_as(monkeypatch, {site.old: older, site.new: newer})
     assert site.check().verdict == "passed"
-    assert seen == [site.old, site.new], "a release to go back to needs its labels, too"
-    assert site.reloads == relabelled
+    assert site.reloads == reloads
+
+
+def test_labels_alone_judge_no_release(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    label_as(monkeypatch, {site.old: (1, []), site.new: (2, [])})
+    site.states[ENGINE] = UnitState("inactive", "dead", "success", 0, 0)  # by the operator
+    assert give_labels(site.layout, site) == 3
+    assert (site.reloads, site.started, site.serves()) == (1, [], site.new)
+    assert load_boot_report(site.layout) is None
+
+
+def test_labels_that_are_refused_are_named_after_the_others_were_given(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_as(monkeypatch, {site.old: (0, [REFUSED]), site.new: (2, [])})
+    with pytest.raises(HostError, match="labelling") as caught:
+        give_labels(site.layout, site)
+    assert (caught.value.where, caught.value.found) == ("/opt/x", "Input/output error")
+    assert site.reloads == 1
+
+
+def test_labels_wait_for_no_other_command(site: Site) -> None:
+    with exclusive_lock(site.layout.lock, "this host"), pytest.raises(BusyError):
+        give_labels(site.layout, site)
 
 
 @pytest.mark.parametrize("unit", [ENGINE, GATEWAY])

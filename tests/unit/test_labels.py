@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from edgekit.core.events import Warned
 from edgekit.core.host_layout import HostLayout
+from edgekit.core.install_plan import InstallPlan
+from edgekit.errors import EdgekitError
+from edgekit.operations import installation
 from edgekit.operations.doctor import diagnose
 from edgekit.system import generations
 from edgekit.system.selinux import has_policy
+from tests.unit.test_planner import HostBuilder, plan
 
 PROGRAM, UNIT, DATA = (
     f"system_u:object_r:{kind}:s0\0".encode() for kind in ("bin_t", "systemd_unit_t", "usr_t")
 )
+
+
+class Host(HostLayout):
+    """The host's own layout, below a folder."""
+
+    is_private = False
 
 
 def label(path: Path) -> bytes:
@@ -40,7 +55,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HostLayout:
             pytest.skip(f"cannot run here: {error}")
         monkeypatch.setattr(generations, name, example)
     monkeypatch.setattr(generations, "has_policy", lambda: True)
-    layout = HostLayout(tmp_path)
+    layout = Host(tmp_path)
     folder = layout.generation("g")
     make(folder / "runtime/edgekit", mode=0o555)
     make(folder / "plan.json")
@@ -69,6 +84,74 @@ def test_without_a_policy_no_label_is_looked_at(
     assert generations.mislabelled(layout, "g") == ()
     generations.label_generation(layout, "g")
     assert label(layout.generation("g") / "runtime/edgekit") == DATA
+
+
+def test_a_private_root_needs_no_labels(layout: HostLayout) -> None:
+    private = HostLayout(layout.root)
+    private.current.symlink_to("generations/g")
+    generations.label_generation(private, "g")
+    assert label(private.generation("g") / "runtime/edgekit") == DATA
+    assert not [one for one in diagnose(private) if "SELinux" in one.problem]
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    """No file of this name can be labelled."""
+    give = os.setxattr
+
+    def setxattr(path: Path, *arguments: Any) -> None:
+        if path.name == name:
+            raise OSError(number, os.strerror(number), str(path))
+        give(path, *arguments)
+
+    monkeypatch.setattr(os, "setxattr", setxattr)
+
+
+def test_what_can_be_labelled_is_whatever_becomes_of_the_rest(
+    layout: HostLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, "edgekit", errno.EIO)
+    given, refused = generations.label_generation(layout, "g")
+    assert (given, [error.errno for error in refused]) == (1, [errno.EIO])
+    assert label(layout.generation("g") / "units/edgekit.target") == UNIT
+
+
+@pytest.fixture
+def release(layout: HostLayout, tmp_path: Path) -> InstallPlan:
+    """A release with a unit, which is about to be built."""
+    units = (("edgekit.target", "[Unit]\n"),)
+    return replace(
+        plan(tmp_path, HostBuilder()), layout=layout, generation="n", tree=(), units=units
+    )
+
+
+def test_a_release_has_its_labels_when_it_is_built(release: InstallPlan) -> None:
+    generations.build_generation(release, {})
+    assert label(release.layout.generation("n") / "units/edgekit.target") == UNIT
+
+
+def test_a_place_without_labels_is_a_warning(
+    release: InstallPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, "edgekit.target", errno.ENOTSUP)
+    documents = dict.fromkeys(("release.json", "manifest.json"), b"{}")
+    verified = SimpleNamespace(metadata=documents, root=SimpleNamespace(data=b"{}"))
+    said: list[object] = []
+    monkeypatch.setattr(installation, "ensure_api_keys", lambda _layout, **_: "")
+    installation.Installation(cast("Any", verified), release, None, said.append)._build()
+    assert [one.text for one in said if isinstance(one, Warned)] == [
+        "1 programs and units cannot get their SELinux labels here"
+    ]
+    unit = release.layout.generation("n") / "units/edgekit.target"
+    assert generations.mislabelled(release.layout, "n") == (unit,)
+
+
+def test_a_label_refused_for_another_reason_fails_the_build(
+    release: InstallPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, "edgekit.target", errno.EACCES)
+    with pytest.raises(EdgekitError, match="building the generation"):
+        generations.build_generation(release, {})
+    assert generations.installed(release.layout) == ("g",)
 
 
 def test_lost_labels_are_named_with_what_gives_them_back(layout: HostLayout) -> None:

@@ -64,7 +64,7 @@ def _run_daemon(name: str, arguments: list[str]) -> int:
 
         return supervisor(arguments)
     if name == "boot-check":
-        return _boot_check()
+        return _boot_check(arguments)
     if name == "sandbox-probe":
         from edgekit.system.sandbox_probe import main as sandbox_probe
 
@@ -73,14 +73,21 @@ def _run_daemon(name: str, arguments: list[str]) -> int:
     return 2
 
 
-def _boot_check() -> int:
+def _boot_check(arguments: list[str]) -> int:
+    if arguments not in ([], ["--labels-only"]):
+        print("usage: edgekit daemon boot-check [--labels-only]", file=sys.stderr)
+        return 2
     from edgekit.core.host_layout import HostLayout
     from edgekit.errors import EdgekitError
-    from edgekit.operations.boot_check import check_after_boot
+    from edgekit.operations.boot_check import check_after_boot, give_labels
     from edgekit.system.services import SystemdServices
 
     try:
         layout = HostLayout(HostLayout.HOST)
+        if arguments:
+            given = give_labels(layout, SystemdServices(layout))
+            print(f"edgekit-boot-check: {given} programs and units were labelled", flush=True)
+            return 0
         report = check_after_boot(layout, SystemdServices(layout))
     except EdgekitError as error:
         print(f"edgekit-boot-check: {error.message}", error.details(), file=sys.stderr, flush=True)

@@ -112,7 +112,7 @@ def _labels(layout: HostLayout) -> Iterator[Diagnosis]:
         yield Diagnosis(
             f"{len(lost)} programs and units have lost their SELinux labels",
             f"the policy takes them for data, as {lost[0]}",
-            "edgekit daemon boot-check",
+            "edgekit daemon boot-check --labels-only",
         )
 
 

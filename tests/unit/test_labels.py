@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +12,16 @@ from typing import Any, cast
 
 import pytest
 
+from edgekit.__main__ import main
 from edgekit.core.events import Warned
 from edgekit.core.host_layout import HostLayout
 from edgekit.core.install_plan import InstallPlan
 from edgekit.errors import EdgekitError
 from edgekit.operations import installation
+from edgekit.operations.boot_check import load_boot_report
 from edgekit.operations.doctor import diagnose
-from edgekit.system import generations
+from edgekit.system import generations, services
+from edgekit.system.process import Completed
 from edgekit.system.selinux import has_policy
 from tests.unit.test_planner import HostBuilder, plan
 
@@ -154,13 +158,37 @@ def test_a_label_refused_for_another_reason_fails_the_build(
     assert generations.installed(release.layout) == ("g",)
 
 
-def test_lost_labels_are_named_with_what_gives_them_back(layout: HostLayout) -> None:
+def test_lost_labels_are_named_and_what_doctor_says_to_type_gives_them_back(
+    layout: HostLayout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     layout.current.symlink_to("generations/g")
     found = [one for one in diagnose(layout) if "SELinux" in one.problem]
-    assert [one.command for one in found] == ["edgekit daemon boot-check"]
+    assert [one.command for one in found] == ["edgekit daemon boot-check --labels-only"]
     assert found[0].problem.startswith("2 programs and units ")
-    generations.label_generation(layout, "g")
+
+    calls: list[list[str]] = []
+
+    def record(argv: list[str], **_: object) -> Completed:
+        calls.append(argv)
+        return Completed(tuple(argv), 0, b"", b"")
+
+    monkeypatch.setattr(services, "run", record)
+    monkeypatch.setattr(HostLayout, "HOST", layout.root)
+    monkeypatch.setattr(HostLayout, "is_private", False)
+    monkeypatch.setattr(sys, "argv", found[0].command.split())
+    assert main() == 0
+    assert capsys.readouterr().out == "edgekit-boot-check: 2 programs and units were labelled\n"
+    assert calls == [["systemctl", "daemon-reload"]], "no unit is touched"
+    assert load_boot_report(layout) is None, "nothing is judged"
     assert not [one for one in diagnose(layout) if "SELinux" in one.problem]
+
+
+def test_a_check_with_an_option_that_it_does_not_know_does_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["edgekit", "daemon", "boot-check", "--label"])
+    assert main() == 2
+    assert "--labels-only" in capsys.readouterr().err
 
 
 def test_a_policy_is_seen_where_the_kernel_shows_it(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -76,8 +77,11 @@ def added_digest(pack: Path, before: frozenset[str]) -> Digest:
 
     def line(name: str) -> bytes:
         path = pack / name
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # a pipe would be read for ever
+            raise HostError("not a regular file", where=str(path))
         digest, _ = hash_file(path, "sha256")  # the fastest; nobody is to be convinced by it
-        return f"{digest.value} {path.stat().st_mode & 0o111:03o} {name}\0".encode()
+        return f"{digest.value} {mode & 0o111:03o} {name}\0".encode()
 
     hasher = new_hasher("sha384")
     with ThreadPoolExecutor(os.cpu_count()) as threads:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -252,7 +253,7 @@ def test_damage_that_two_releases_share_is_mended_in_both(release: InstallPlan) 
 
 @pytest.mark.parametrize(
     "harm", ["more", "a folder of more", "folder for file", "file for folder", "link for folder",
-             "link to a folder", "note", "note is a folder", "note of another kind"]
+             "link to a folder", "pipe", "note", "note is a folder", "note of another kind"]
 )
 def test_a_repair_leaves_what_was_installed_and_nothing_else(
     release: InstallPlan, tmp_path: Path, harm: str
@@ -279,6 +280,9 @@ def test_a_repair_leaves_what_was_installed_and_nothing_else(
             module.parent.symlink_to(tmp_path / "elsewhere")
     elif harm == "link to a folder":
         module.with_name("more").symlink_to(tmp_path / "elsewhere")
+    elif harm == "pipe":
+        module.unlink()
+        os.mkfifo(module)
     elif harm == "note":
         note.write_bytes(b"\0" * 100)
     elif harm == "note is a folder":
@@ -294,6 +298,28 @@ def test_a_repair_leaves_what_was_installed_and_nothing_else(
     assert not list((tmp_path / "elsewhere").iterdir())
     assert not (module.parent / "a").exists()
     assert word_of(mine, "harmed") == "hello"
+
+
+def test_a_folder_that_cannot_be_asked_about_is_damage(
+    release: InstallPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = release.layout
+    build_generation(replace(release, generation="unread"), {})
+    stat = os.stat
+
+    def fail(path: Any, **options: Any) -> os.stat_result:
+        if str(path).endswith("/greeting"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return stat(path, **options)
+
+    def fail_link(path: Any) -> os.stat_result:
+        return fail(path, follow_symlinks=False)
+
+    module_of(release, "unread").unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", fail)
+        patched.setattr(os, "lstat", fail_link)
+        assert len(damaged_environments(layout, "unread", release.tree)) == 1
 
 
 def test_a_release_without_a_note_is_an_older_one(release: InstallPlan) -> None:

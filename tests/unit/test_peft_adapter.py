@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgekit.core.adapter import MAX_RANKS, AdapterShape, CarriedAdapter, vllm_adapter
+from edgekit.core.digest import Digest
 from edgekit.core.engine_pack import EnginePack
+from edgekit.core.host_layout import HostLayout
+from edgekit.core.install_plan import plan_install
 from edgekit.core.launch import Start, plan_launch
 from edgekit.core.names import RelPath, is_portable_name
 from edgekit.core.peft_adapter import CONFIG, TENSORS
 from edgekit.core.planning.engine_report import WEIGHTS, vllm_terms
-from edgekit.core.planning.values import Serving
+from edgekit.core.planning.select import select_all
+from edgekit.core.planning.values import GPU, MemoryNeed, Serving
 from edgekit.core.planning.vllm_memory import VllmShape, adapter_bytes, lora_room, vllm_need
+from edgekit.core.release import Entry
 from edgekit.errors import EdgekitError
 from edgekit.exit_codes import ExitCode
+from edgekit.system.resources import read_unit_templates
 from edgekit.system.weights import check_adapter
 from tests.support.peft import BASE, PEFT, write_sailor
 from tests.support.safetensors import safetensors
+from tests.unit.test_planner import STATEMENT, HostBuilder, manifest, model
 
 DEMO = VllmShape(4, 256, 704, 4, 2, 64, 1024, 1024, 0, 0, 1)
 PAIR = "base_model.model.model.layers.0.self_attn.v_proj.lora_{}.weight"
@@ -215,7 +223,31 @@ def test_the_room_is_counted_with_the_weights_that_vllm_loads() -> None:
     adapters = (AdapterShape(1000, 5, 32), AdapterShape(500, 8, 32))
     need = vllm_need(DEMO, context=64, slots=1, adapters=adapters)
     room = adapter_bytes(DEMO, tuple(AdapterShape(0, one.rank, 32) for one in adapters))
-    assert vllm_terms(need, 0, 1, 1500) == {WEIGHTS: need.of(WEIGHTS) + room}
+    expected = {WEIGHTS: need.of(WEIGHTS) + room}
+    assert vllm_terms(need, 0, 1, 1500) == expected
+    assert planned_of(need, adapters) == expected
+
+
+def planned_of(need: MemoryNeed, shapes: tuple[AdapterShape, ...]) -> dict[str, int]:
+    """What an installation on one accelerator holds vLLM to, of a model with these adapters."""
+    carried = tuple(
+        CarriedAdapter(f"a{number}", "gguf", "MIT", (RelPath(f"models/m/a{number}.gguf"),), shape)
+        for number, shape in enumerate(shapes)
+    )
+    whole = manifest(replace(model(), adapters=carried))
+    entries = (*whole.entries, *(Entry(a.files[0], "weights", 7, Digest.of(b"a")) for a in carried))
+    whole = replace(whole, entries=tuple(sorted(entries, key=lambda e: str(e.path))))
+    (chosen,) = select_all(whole, HostBuilder().report())
+    serving = Serving(1, 64, 1, 64, "auto", GPU, dtype="bfloat16")
+    pack = EnginePack("vllm", "wheel", "1", RelPath("e/v"), RelPath("e/v/python/bin/python3"))
+    selection = replace(
+        chosen, pack=pack, chosen=replace(chosen.chosen, serving=serving, need=need))
+    made = plan_install(
+        manifest=whole, statement=STATEMENT, selections=(selection,), layout=HostLayout(Path("/h")),
+        templates=read_unit_templates(), present=frozenset(), listen="127.0.0.1:1", previous=None,
+    )
+    planned = dict(made.appliance.engines[0].planned)
+    return {name: size for name, size in planned.items() if name == WEIGHTS}
 
 
 def test_its_own_file_is_the_one_with_the_tensors() -> None:

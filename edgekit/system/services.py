@@ -36,11 +36,14 @@ OUR_VOICES = tuple(
 """How our daemons begin what they say; other lines are the engine's and systemd's."""
 _STARTING = re.compile(r"^Starting ", re.MULTILINE)
 _FAILED = re.compile(r": Failed with result '([a-z-]+)'\.")
-_OUT_OF_MEMORY = "killed by the OOM killer"
+_OUT_OF_MEMORY = "killed by the OOM killer", "oom_memcg="
+"""How systemd says it, where it hears of it in time, and how the kernel does, of a unit's group."""
 TIMER_STAMP = "var/lib/systemd/timers/stamp-edgekit-scrub.timer"
 """When the scrub ran last, as systemd remembers it."""
 WANTS = "multi-user.target.wants"
 JOURNAL_LINES = 15
+FAILURE_LINES = 500
+"""The kernel's among them: one process out of memory is some hundred."""
 COMPLAINT_LINES = 200
 """An engine says much while it ends, after our daemon has said why it must."""
 SYSTEMCTL_TIMEOUT_S = 1500
@@ -230,15 +233,17 @@ class SystemdServices:
         an earlier start explains nothing.
         """
         log = run(
-            ["journalctl", "--no-pager", "--boot", "-o", "cat", "-n", str(JOURNAL_LINES), "-u",
-             unit, "SYSLOG_IDENTIFIER=systemd"],
+            ["journalctl", "--no-pager", "--boot", "-o", "cat", "-n", str(FAILURE_LINES),
+             f"UNIT={unit}", "SYSLOG_IDENTIFIER=systemd", "+", "_TRANSPORT=kernel"],
             timeout_s=60,
             check=False,
         )  # fmt: skip
-        for start in reversed(_STARTING.split(log.text)):
+        told = [line for line in log.text.splitlines() if unit in line or _STARTING.match(line)]
+        for start in reversed(_STARTING.split("\n".join(told))):
             if results := list(_FAILED.finditer(start)):
                 result = results[-1][1]
-                return "oom-kill" if result == "signal" and _OUT_OF_MEMORY in start else result
+                of_memory = any(words in start for words in _OUT_OF_MEMORY)
+                return "oom-kill" if result == "signal" and of_memory else result
         return ""
 
     def complaint(self, unit: str) -> str:

@@ -135,6 +135,8 @@ for attempt in $(seq 240); do
 done
 systemctl show --property=Result --value $unit > /out/result.txt
 /opt/edgekit/current/runtime/edgekit doctor > /out/doctor.txt 2>&1 || true
+journalctl --boot -o short-monotonic "UNIT=$unit" + _TRANSPORT=kernel | tail -n 300 \\
+    > /out/journal-memory.txt
 rm -r /etc/systemd/system/$unit.d/low.conf
 systemctl daemon-reload
 systemctl reset-failed $unit
@@ -285,7 +287,8 @@ def _check_memory(outcome: Outcome) -> None:
     outcome.figures["engine_memory_peak"] = int(outcome.text("memory-peak.txt"))
     # what systemd hears first, that a process died or what killed it; doctor knows in both cases
     assert outcome.text("result.txt") in ("oom-kill", "signal")
-    assert "needed more memory than planned" in outcome.text("doctor.txt")
+    told = outcome.text("doctor.txt")
+    assert "needed more memory than planned" in told, told + outcome.text("journal-memory.txt")
 
 
 def _check_weights(outcome: Outcome) -> None:

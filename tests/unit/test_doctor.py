@@ -54,6 +54,10 @@ def test_a_unit_that_was_given_up_is_started_again_afterwards() -> None:
 
 _START = f"Starting {ENGINE} - a model...\n"
 _OOM = f"{ENGINE}: A process of this unit has been killed by the OOM killer.\n"
+_KERNEL = (
+    "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,"
+    f"oom_memcg=/system.slice/system-edgekit.slice/{ENGINE},task=edgekit,pid=7,uid=61000\n"
+)
 
 
 def _failed(result: str) -> str:
@@ -70,6 +74,9 @@ def _failed(result: str) -> str:
         (_START + _OOM + _failed("oom-kill"), "oom-kill"),
         (_START + _OOM + _failed("signal"), "oom-kill"),
         (_START + _failed("signal") + _OOM, "oom-kill"),
+        (_START + _KERNEL + _failed("signal"), "oom-kill"),
+        (_START + _KERNEL.replace("engine@", "engine@other-") + _failed("signal"), "signal"),
+        (_START + _KERNEL + _failed("signal") + _START + _failed("signal"), "signal"),
         (_OOM + _failed("oom-kill") + _START + _failed("watchdog"), "watchdog"),
         (_failed("exit-code") + _START + _OOM + _failed("signal"), "oom-kill"),
         (_failed("signal") + _OOM + _START, "oom-kill"),

@@ -71,8 +71,9 @@ def _less(arguments: Sequence[Value], setting: Setting) -> bool:
     _count(second, setting)
     if isinstance(first, str) and isinstance(second, str):
         return first.encode("utf-8", "replace") < second.encode("utf-8", "replace")
-    if kind_of(first) == kind_of(second) == "int":
-        return first < second  # type: ignore[operator]
+    numbers = kind_of(first) == kind_of(second) == "int"
+    if numbers and isinstance(first, int) and isinstance(second, int):
+        return first < second
     raise MisuseError("only two texts or two numbers can be put in order")
 
 
